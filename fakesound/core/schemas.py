@@ -71,7 +71,9 @@ def features_schema(num_mels: int, metadata: dict[str, str]) -> pa.Schema:
         _column("features", pa.list_(pa.list_(pa.float16(), num_mels)), "(frames, mels), half precision"),
         _column("frame_labels", pa.list_(pa.uint8()), "(frames,), 1 = forged"),
     ]
-    return _versioned("features", 1, fields).with_metadata({"table": "features", "schema_version": "1", **metadata})
+    return _versioned("features", 1, fields).with_metadata(
+        {"table": "features", "schema_version": "1", **metadata}
+    )
 
 
 PREDICTIONS = _versioned(
@@ -84,7 +86,9 @@ PREDICTIONS = _versioned(
         _column("hop_s", pa.float64(), "s from frame to frame"),
         _column("frame_labels", pa.list_(pa.uint8()), "(frames,), 1 = forged"),
         _column("frame_scores", pa.list_(pa.float32()), "(frames,), probability that the frame is forged"),
-        _column("split", pa.string(), "view: validation | validation_unseen | easy | hard | zeroshot | splice"),
+        _column(
+            "split", pa.string(), "view: validation | validation_unseen | easy | hard | zeroshot | splice"
+        ),
         _column("family", pa.string(), "attack family, or 'genuine'"),
         _column("source", pa.string(), "connected component of sources: the unit of resampling"),
     ],
@@ -106,4 +110,3 @@ def check_schema(found: pa.Schema, expected: pa.Schema, where: str) -> None:
             )
     if not found.equals(expected, check_metadata=False):
         raise IntegrityError(f"{where}: columns differ from schema {wanted[b'table'].decode()}; rebuild it")
-

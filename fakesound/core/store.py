@@ -148,7 +148,12 @@ class Place:
         """A local path to read `name` from; a remote file is downloaded once into the local cache."""
         if self._is_local:
             return Path(self._at(name))
-        cached = Path(tempfile.gettempdir()) / "fakesound-cache" / hashlib.sha256(self.uri.encode()).hexdigest() / name
+        cached = (
+            Path(tempfile.gettempdir())
+            / "fakesound-cache"
+            / hashlib.sha256(self.uri.encode()).hexdigest()
+            / name
+        )
         if not cached.exists():
             cached.parent.mkdir(parents=True, exist_ok=True)
             handle, beside = tempfile.mkstemp(dir=cached.parent, suffix=_UNFINISHED_SUFFIX)
@@ -168,7 +173,9 @@ class Place:
             raise IntegrityError(f"{self.uri} lists no file {name}")
         path = self.local_path(name)
         if not path.exists() or sha256_of(path) != listed["sha256"]:
-            raise IntegrityError(f"{path} is missing or altered since it was written; delete {self.uri} and run again")
+            raise IntegrityError(
+                f"{path} is missing or altered since it was written; delete {self.uri} and run again"
+            )
         return path
 
     def is_complete(self) -> bool:
@@ -197,7 +204,9 @@ class Place:
             raise IntegrityError(f"{self.uri} is unfinished: run the step that writes it again")
         marker = self.read_json(MARKER_NAME)
         if not isinstance(marker, dict) or marker.get("schema") != MARKER_SCHEMA:
-            raise IntegrityError(f"{self.uri}/{MARKER_NAME} is not of schema {MARKER_SCHEMA}: delete it and run again")
+            raise IntegrityError(
+                f"{self.uri}/{MARKER_NAME} is not of schema {MARKER_SCHEMA}: delete it and run again"
+            )
         return marker
 
     @property
