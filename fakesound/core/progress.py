@@ -30,7 +30,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 def _plain(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
     started_s = last_s = time.monotonic()
     done = 0
-    for done, item in enumerate(items, start=1):  # noqa: B007 - `done` is read after the loop
+    for done, item in enumerate(items, start=1):
         yield item
         now_s = time.monotonic()
         if now_s - last_s >= PLAIN_LINE_EVERY_S:

@@ -71,9 +71,8 @@ def features_schema(num_mels: int, metadata: dict[str, str]) -> pa.Schema:
         _column("features", pa.list_(pa.list_(pa.float16(), num_mels)), "(frames, mels), half precision"),
         _column("frame_labels", pa.list_(pa.uint8()), "(frames,), 1 = forged"),
     ]
-    return _versioned("features", 1, fields).with_metadata(
-        {"table": "features", "schema_version": "1", **metadata}
-    )
+    schema = _versioned("features", 1, fields)
+    return schema.with_metadata({**(schema.metadata or {}), **metadata})
 
 
 PREDICTIONS = _versioned(
@@ -86,9 +85,7 @@ PREDICTIONS = _versioned(
         _column("hop_s", pa.float64(), "s from frame to frame"),
         _column("frame_labels", pa.list_(pa.uint8()), "(frames,), 1 = forged"),
         _column("frame_scores", pa.list_(pa.float32()), "(frames,), probability that the frame is forged"),
-        _column(
-            "split", pa.string(), "view: validation | validation_unseen | easy | hard | zeroshot | splice"
-        ),
+        _column("split", pa.string(), "view of the corpus: validation, easy, hard, zeroshot, …"),
         _column("family", pa.string(), "attack family, or 'genuine'"),
         _column("source", pa.string(), "connected component of sources: the unit of resampling"),
     ],

@@ -1,13 +1,14 @@
-"""The one store: all bulk data and checkpoints, under one fsspec URL, in places keyed by what they are made from.
+"""The one store: all bulk data and checkpoints, under one fsspec URL, in places keyed by their inputs.
 
-    {store}/{kind}/{key}/...files...      a place; `key` digests the config and inputs that determine its content
+    {store}/{kind}/{key}/...files...      a place; `key` digests the config and inputs that determine it
     {store}/{kind}/{key}/_SUCCESS.json    written last: every file with its size and SHA-256, and metadata
 
-A place without `_SUCCESS.json` is unfinished: its files may be reused by the step that writes it, and are read as
-whole by nobody else. Files appear under their names complete or not at all (written beside, fsynced, renamed).
+A place without `_SUCCESS.json` is unfinished: its files may be reused by the step that writes it, and are
+read as whole by nobody else. Files appear under their names complete or not at all (written beside,
+fsynced, renamed).
 
-Steps hand each other a `Pointer` (URI + digest of `_SUCCESS.json`), small enough for any orchestrator's artifact
-store. Readers verify it: marker against pointer, each file against marker as it is opened.
+Steps hand each other a `Pointer` (URI + digest of `_SUCCESS.json`), small enough for any orchestrator's
+artifact store. Readers verify it: marker against pointer, each file against marker as it is opened.
 """
 
 import hashlib
@@ -97,7 +98,7 @@ class Place:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A local path to write to; becomes the file `name` if the block ends well, and vanishes if it does not."""
+        """A local path to write to: becomes the file `name` if the block ends well, vanishes if it does not."""
         target = self._at(name)
         if self._is_local:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -148,12 +149,9 @@ class Place:
         """A local path to read `name` from; a remote file is downloaded once into the local cache."""
         if self._is_local:
             return Path(self._at(name))
-        cached = (
-            Path(tempfile.gettempdir())
-            / "fakesound-cache"
-            / hashlib.sha256(self.uri.encode()).hexdigest()
-            / name
-        )
+        # ukey changes whenever the remote file does: a stale copy is never taken for the file.
+        version = hashlib.sha256(f"{self.uri}|{self._fs.ukey(self._at(name))}".encode()).hexdigest()
+        cached = Path(tempfile.gettempdir()) / "fakesound-cache" / version / name
         if not cached.exists():
             cached.parent.mkdir(parents=True, exist_ok=True)
             handle, beside = tempfile.mkstemp(dir=cached.parent, suffix=_UNFINISHED_SUFFIX)
