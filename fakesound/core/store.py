@@ -98,7 +98,7 @@ class Place:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A local path to write to: becomes the file `name` if the block ends well, vanishes if it does not."""
+        """A local path to write to: the file `name` if the block ends well, nothing if it does not."""
         target = self._at(name)
         if self._is_local:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
