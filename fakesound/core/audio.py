@@ -21,7 +21,22 @@ from fakesound.core.errors import UserError
 FloatArray = NDArray[np.float32]
 
 AUDIO_SUFFIXES = frozenset(
-    ".aac .aif .aifc .aiff .au .caf .flac .m4a .mp3 .mp4 .oga .ogg .opus .rf64 .snd .w64 .wav .wave .wma".split()
+    {
+        ".aac",
+        ".aif",
+        ".aifc",
+        ".aiff",
+        ".au",
+        ".caf",
+        ".flac",
+        ".m4a",
+        ".mp3",
+        ".mp4",
+        ".oga",
+        ".ogg",
+        ".opus",
+    }
+    | {".rf64", ".snd", ".w64", ".wav", ".wave", ".wma"}
 )
 MIN_DURATION_S = 0.3
 MAX_CHANNELS = 2
@@ -32,7 +47,10 @@ FULL_SCALE = 32768
 
 _READ_BLOCK_S = 30.0
 _STREAMED_BYTES = (0, 0x7FFFFFFF, 0x80000000)  # data sizes that encoders write into a pipe: "unknown"
-_DATA_CHUNK = re.compile(r"^\s*data\s*:\s*(\d+)\s*\(should be (\d+)\)", re.MULTILINE)
+_SHORTFALL_S = 0.1  # the length of an mp3 without an index is an estimate
+_DATA_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+)\s*\(should be (\d+)\)", re.MULTILINE)
+_DS64_FRAMES = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
+_SF_ERR_MALFORMED_FILE = 3
 
 
 class AudioError(UserError):
@@ -89,7 +107,7 @@ def read_mono(path: str | Path, max_s: float | None = None) -> tuple[FloatArray,
 
 
 def iter_mono(path: str | Path, block_s: float) -> Iterator[tuple[FloatArray, int]]:
-    """The recording as consecutive blocks of `block_s` seconds (the last may be shorter): hours in bounded memory.
+    """The recording as consecutive blocks of `block_s` seconds; the last may be shorter.
 
     Yields:
         samples (n,) and the sample rate in Hz.
@@ -117,7 +135,7 @@ def resample(samples: FloatArray, from_hz: int, to_hz: int) -> FloatArray:
 
 
 def write_flac(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> None:
-    """Write mono samples (n,) as 16-bit FLAC: rounded to the nearest step, clipped at full scale, no dither."""
+    """Write mono samples (n,) as 16-bit FLAC: nearest step, clipped at full scale, no dither."""
     steps = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
     soundfile.write(str(path), steps.astype(np.int16), sample_rate_hz, format="FLAC", subtype="PCM_16")
 
@@ -127,7 +145,11 @@ def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
     _require_readable(Path(path))
     try:
         file = soundfile.SoundFile(str(path))
-    except (soundfile.LibsndfileError, TypeError, ValueError):
+    except soundfile.LibsndfileError as error:
+        if error.code == _SF_ERR_MALFORMED_FILE:
+            raise AudioError("truncated: an audio file whose structure is broken") from None
+        raise AudioError("not audio: no decoder recognises its content; convert it to wav or flac") from None
+    except (TypeError, ValueError):  # soundfile takes ".raw" and the like for headerless samples
         raise AudioError("not audio: no decoder recognises its content; convert it to wav or flac") from None
     with file:
         yield file
@@ -155,6 +177,9 @@ def _checked_info(file: soundfile.SoundFile) -> AudioInfo:
     for claimed, present in _DATA_CHUNK.findall(file.extra_info):
         if int(claimed) > int(present) and not _is_streamed(int(claimed)):
             raise AudioError(f"truncated: {present} of {claimed} bytes of audio are there")
+    for present, claimed in _DS64_FRAMES.findall(file.extra_info):
+        if int(claimed) > int(present):
+            raise AudioError(f"truncated: {present} of {claimed} samples are there")
     if file.frames <= 0:
         raise AudioError("zero length: the file holds no samples")
     return AudioInfo(file.samplerate, file.channels, file.frames)
@@ -173,6 +198,8 @@ def _decoded(path: str | Path, block_s: float, max_s: float | None) -> Iterator[
         while done < wanted:
             block = _read_block(file, min(block_frames, wanted - done))
             if not len(block):
+                if done and info.num_frames - done <= _SHORTFALL_S * info.sample_rate_hz:
+                    return
                 raise AudioError(f"truncated: it ends after {done} of {info.num_frames} samples")
             done += len(block)
             yield _downmixed(block), info.sample_rate_hz
@@ -180,7 +207,7 @@ def _decoded(path: str | Path, block_s: float, max_s: float | None) -> Iterator[
 
 def _read_block(file: soundfile.SoundFile, num_frames: int) -> FloatArray:
     try:
-        return file.read(num_frames, dtype="float32", always_2d=True)
+        return np.asarray(file.read(num_frames, dtype="float32", always_2d=True), dtype=np.float32)
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"truncated: damaged while decoding ({error.error_string.strip().rstrip('.')})"
