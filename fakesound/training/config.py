@@ -1,0 +1,109 @@
+"""Parameters of training. Light: the CLI loads this without torch."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fakesound.core.config import Config
+
+
+class LossConfig(Config):
+    """alpha * clip loss + (1 - alpha) * frame loss.
+
+    Attributes:
+        alpha: weight of the clip loss; the study used 0.3. 1 trains the clip head alone, 0 the frame head alone.
+        frame_loss: `bce` (weighted by pos_weight) or `focal`.
+        pos_weight: how much more a forged frame counts than a genuine one (`bce`).
+        focal_gamma: how strongly well-judged frames are discounted (`focal`).
+        focal_alpha: weight of forged frames, 1 - focal_alpha of genuine ones (`focal`).
+    """
+
+    alpha: float = Field(default=0.3, ge=0, le=1)
+    frame_loss: Literal["bce", "focal"] = "bce"
+    pos_weight: float = Field(default=3.0, gt=0)
+    focal_gamma: float = Field(default=2.0, ge=0)
+    focal_alpha: float = Field(default=0.5, gt=0, lt=1)
+
+
+class ScheduleConfig(Config):
+    """Learning rate by step: linear warm-up, cosine, constant cool-down, as shares of all steps.
+
+    The study's 50 + 300 + 50 epochs are the shares 1/8, 3/4, 1/8.
+
+    Attributes:
+        peak_lr: reached at the end of warm-up.
+        warmup_start_lr: at step 0.
+        floor_lr: where the cosine ends; cool-down stays there.
+        warmup_share: of all steps.
+        cooldown_share: of all steps.
+    """
+
+    peak_lr: float = Field(default=5e-4, gt=0)
+    warmup_start_lr: float = Field(default=1e-6, ge=0)
+    floor_lr: float = Field(default=1e-5, ge=0)
+    warmup_share: float = Field(default=0.125, ge=0, le=1)
+    cooldown_share: float = Field(default=0.125, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _shares_and_rates_fit(self) -> Self:
+        if self.warmup_share + self.cooldown_share > 1:
+            raise ValueError("warmup_share + cooldown_share must not exceed 1")
+        if max(self.floor_lr, self.warmup_start_lr) > self.peak_lr:
+            raise ValueError("floor_lr and warmup_start_lr must not exceed peak_lr")
+        return self
+
+
+class AugmentConfig(Config):
+    """Augmentation of training clips; strengths are those of a draw's upper end. All zero is none.
+
+    Attributes:
+        frequency_masks: how many bands are blanked per clip.
+        frequency_mask_share: widest band, share of all mels.
+        time_masks: how many stretches are blanked per clip.
+        time_mask_share: widest stretch, share of the clip's frames.
+        keep_share: share of the clip, and of every forged region, that time masks always leave visible.
+        gain_db: level change of the whole clip, drawn from +-gain_db.
+        noise: standard deviation of noise added to features, in standard deviations of the training features.
+    """
+
+    frequency_masks: int = Field(default=2, ge=0, le=16)
+    frequency_mask_share: float = Field(default=0.15, ge=0, le=1)
+    time_masks: int = Field(default=2, ge=0, le=16)
+    time_mask_share: float = Field(default=0.08, ge=0, le=1)
+    keep_share: float = Field(default=0.5, gt=0, le=1)
+    gain_db: float = Field(default=6.0, ge=0, le=60)
+    noise: float = Field(default=0.1, ge=0, le=10)
+
+
+class TrainingConfig(Config):
+    """Everything about training that is not the model or the features.
+
+    Attributes:
+        seed: of initial weights, order and augmentation.
+        epochs: passes over the training clips.
+        max_steps: stop after so many optimiser steps even within an epoch; None is no limit.
+        batch_clips: clips per step, over all processes together.
+        weight_decay: of AdamW; A_log, D, norms, biases and embeddings are exempt.
+        beta1: AdamW's.
+        beta2: AdamW's.
+        clip_norm: largest norm of the gradient.
+        precision: `bf16` is autocast on CUDA with float32 master weights; elsewhere it is refused.
+        keep_checkpoints: how many of the latest are kept.
+        loss: see `LossConfig`.
+        schedule: see `ScheduleConfig`.
+        augment: see `AugmentConfig`.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    epochs: int = Field(default=20, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    batch_clips: int = Field(default=16, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["float32", "bf16"] = "float32"
+    keep_checkpoints: int = Field(default=2, ge=1)
+    loss: LossConfig = LossConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    augment: AugmentConfig = AugmentConfig()
