@@ -11,7 +11,7 @@ class LossConfig(Config):
     """alpha * clip loss + (1 - alpha) * frame loss.
 
     Attributes:
-        alpha: weight of the clip loss; the study used 0.3. 1 trains the clip head alone, 0 the frame head alone.
+        alpha: weight of the clip loss (the study: 0.3); 1 trains the clip head alone, 0 the frame head alone.
         frame_loss: `bce` (weighted by pos_weight) or `focal`.
         pos_weight: how much more a forged frame counts than a genuine one (`bce`).
         focal_gamma: how strongly well-judged frames are discounted (`focal`).
