@@ -1,0 +1,67 @@
+"""Fixtures that tests of several floors share."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fakesound.core.schemas import MANIFEST, PARTITIONS
+from fakesound.core.store import Pointer, Store
+
+RATE_HZ = 8000
+
+
+def _row(index: int, samples: np.ndarray, regions: list[tuple[float, float]]) -> dict:
+    forged = bool(regions)
+    return {
+        "clip_id": f"clip-{index:04d}",
+        "path": f"audio/clip-{index:04d}.wav",
+        "source_ids": [f"source-{index // 2}"],
+        "source_component": f"source-{index // 2}",
+        "group": f"source-{index // 2}",
+        "partition": PARTITIONS[0 if index % 10 < 6 else 1 + index % 3],
+        "family": "tone" if forged else "genuine",
+        "mechanism": "tone" if forged else "genuine",
+        "label": int(forged),
+        "length_regime": "train",
+        "mask_id": f"mask-{index // 2}",
+        "regions": [{"onset_s": onset, "offset_s": offset} for onset, offset in regions],
+        "control_regions": [],
+        "duration_s": len(samples) / RATE_HZ,
+        "sample_rate_hz": RATE_HZ,
+        "native_sample_rate_hz": RATE_HZ,
+        "native_bandwidth_hz": RATE_HZ / 2,
+        "content_sha256": "0" * 64,
+        "seed": index,
+    }
+
+
+def _make_corpus(store: Store, *, num_clips: int, key: str = "tiny") -> Pointer:
+    """A corpus of noise at 8 kHz, 0.4-1.2 s a clip; every second clip holds a tone: its forged region."""
+    import soundfile
+
+    place = store.place("corpora", f"{key}-{num_clips}")
+    rng = np.random.default_rng(7)
+    rows = []
+    for index in range(num_clips):
+        samples = rng.normal(0, 0.05, int(rng.integers(3200, 9600))).astype(np.float32)
+        regions = []
+        if index % 2:
+            onset, offset = 0.1, float(rng.uniform(0.2, 0.35))
+            first, last = round(onset * RATE_HZ), round(offset * RATE_HZ)
+            samples[first:last] += 0.3 * np.sin(0.8 * np.arange(last - first)).astype(np.float32)
+            regions = [(onset, offset)]
+        rows.append(_row(index, samples, regions))
+        with place.writing(rows[-1]["path"]) as path:
+            soundfile.write(path, samples, RATE_HZ, format="WAV", subtype="PCM_16")
+    with place.writing("manifest.parquet") as path:
+        pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST), path)
+    return place.complete({"protocol": {"name": "tiny"}})
+
+
+@pytest.fixture(scope="session")
+def make_corpus() -> Callable[..., Pointer]:
+    """`make_corpus(store, num_clips=...)`: a finished corpus of tiny clips in that store."""
+    return _make_corpus
