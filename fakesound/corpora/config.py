@@ -1,0 +1,129 @@
+"""What determines a corpus, beside the recordings themselves."""
+
+import re
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from fakesound.core.audio import MIN_DURATION_S
+from fakesound.core.config import Config
+from fakesound.core.schemas import PARTITIONS
+
+
+class Shares(Config):
+    """Share of the clip seconds that each partition is to have; they add up to 1."""
+
+    train: float = Field(default=0.46, gt=0, lt=1)
+    validation: float = Field(default=0.12, gt=0, lt=1)
+    validation_unseen: float = Field(default=0.12, gt=0, lt=1)
+    test: float = Field(default=0.30, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        total = sum(self.of(name) for name in PARTITIONS)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares add up to {total:g}, not 1")
+        return self
+
+    def of(self, partition: str) -> float:
+        """The share of one partition."""
+        return float(getattr(self, partition))
+
+
+class Protocol(Config):
+    """Which attack families play which part. No mechanism is both seen in training and unseen.
+
+    Attributes:
+        seen: forge the train and validation partitions, and the easy and hard views.
+        validation_unseen: forge the partition on which every choice about generalisation is made.
+        test_unseen: forge the zeroshot view.
+        apart: forge the splice view, reported apart from the headline (the label is a matter of definition).
+    """
+
+    seen: tuple[str, ...] = ("griffin_lim", "phase_randomisation", "autoregressive")
+    validation_unseen: tuple[str, ...] = ("granular",)
+    test_unseen: tuple[str, ...] = ("noise_vocoder", "lpc_vocoder")
+    apart: tuple[str, ...] = ("splice",)
+
+    @model_validator(mode="after")
+    def _mechanisms_do_not_cross(self) -> Self:
+        from fakesound.attacks.registry import get_attack
+
+        played: dict[str, str] = {}
+        for part in ("seen", "validation_unseen", "test_unseen", "apart"):
+            families = getattr(self, part)
+            if not families:
+                raise ValueError(f"{part} names no attack family")
+            if len(set(families)) != len(families):
+                raise ValueError(f"{part} names a family twice")
+            for mechanism in {get_attack(family).mechanism for family in families}:
+                if mechanism in played:
+                    raise ValueError(
+                        f"mechanism {mechanism!r} is both in {played[mechanism]} and in {part}: cousins keep together"
+                    )
+                played[mechanism] = part
+        return self
+
+    def part_of(self, family: str) -> str:
+        """seen | validation_unseen | test_unseen | apart."""
+        return next(part for part in type(self).model_fields if family in getattr(self, part))
+
+
+class BuiltinConfig(Config):
+    """The generated recordings, used when no folder of recordings is given."""
+
+    num_recordings: int = Field(default=240, ge=20, le=5000)
+    min_duration_s: float = Field(default=3.0, ge=1.0)
+    max_duration_s: float = Field(default=6.0, le=30.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_duration_s > self.max_duration_s:
+            raise ValueError("min_duration_s exceeds max_duration_s")
+        return self
+
+
+class CorpusConfig(Config):
+    """What determines a corpus, beside the recordings.
+
+    Attributes:
+        seed: draws partitions, masks, attacks.
+        clip_s: clips are at most this long, seconds; longer recordings are cut into consecutive clips.
+        min_clip_s: shorter recordings and remainders are rejected, seconds.
+        max_clips_per_recording: an hour-long recording contributes no more than this many.
+        variants: pairs of a genuine and a forged clip made from each clip of the train and validation partitions.
+        shares: how much of the sound each partition has.
+        group_pattern: regular expression searched in a recording's relative path; its first group names the speaker
+            or session, which never crosses partitions. Recordings that it does not match are each on their own.
+        protocol: which attack families play which part.
+        builtin: the generated recordings, used when no folder is given.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    clip_s: float = Field(default=10.0, ge=1.0, le=10.0)
+    min_clip_s: float = Field(default=MIN_DURATION_S, ge=MIN_DURATION_S)
+    max_clips_per_recording: int = Field(default=12, ge=1)
+    variants: int = Field(default=2, ge=1, le=50)
+    shares: Shares = Shares()
+    group_pattern: str | None = None
+    protocol: Protocol = Field(default_factory=Protocol)
+    builtin: BuiltinConfig = BuiltinConfig()
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if groups < 1:
+            raise ValueError("needs a (group) around the speaker or session")
+        return pattern
+
+    @model_validator(mode="after")
+    def _clips_have_room(self) -> Self:
+        if self.min_clip_s > self.clip_s:
+            raise ValueError("min_clip_s exceeds clip_s")
+        return self

@@ -1,0 +1,230 @@
+"""Recordings in: find them, decode them, measure them, refuse with a reason those that cannot be used."""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray, is_audio_name, read_mono
+from fakesound.core.errors import UserError
+from fakesound.core.parallel import map_parallel
+from fakesound.corpora.cluster import Fingerprint, fingerprint
+from fakesound.corpora.config import CorpusConfig
+
+_BANDWIDTH_RANGE_DB = 80.0  # content this far below the spectrum's peak is none
+_QUANTISATION_POWER = (1 / 32768) ** 2 / 12
+_SPECTRUM_SAMPLES = 1024
+_SHOWN_REJECTS = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that may be a recording."""
+
+    source_id: str  # path relative to the scanned folder, with forward slashes
+    path: Path
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A recording, or a part of one, that cannot be used."""
+
+    source_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What one clip is made from: samples [onset, offset) of a recording, at its own rate."""
+
+    onset: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A usable recording.
+
+    Attributes:
+        source_id: relative path.
+        path: where to read it.
+        group: speaker or session; the source id where the pattern does not match.
+        pcm_sha256: of the mono samples without leading and trailing silence.
+        sample_rate_hz: its own rate.
+        bandwidth_hz: highest frequency with content.
+        stretches: the clips that it is cut into.
+        fingerprint: for finding near-duplicates.
+    """
+
+    source_id: str
+    path: Path
+    group: str
+    pcm_sha256: str
+    sample_rate_hz: int
+    bandwidth_hz: float
+    stretches: tuple[Stretch, ...]
+    fingerprint: Fingerprint
+
+    @property
+    def clip_seconds(self) -> float:
+        """Seconds of sound that end up in clips."""
+        return sum(s.offset - s.onset for s in self.stretches) / self.sample_rate_hz
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What a scan found."""
+
+    recordings: list[Recording]
+    rejections: list[Rejection]
+
+
+def scan(folder: str | Path) -> tuple[list[Candidate], Counter[str]]:
+    """Every file below `folder` whose name is that of an audio file, sorted; links to folders are followed once.
+
+    Returns:
+        the candidates, and how many other files there are by suffix.
+
+    Raises:
+        UserError: the folder does not exist, is not a folder or may not be read.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{folder} is not a folder of recordings")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UserError(f"{folder} may not be read by this account")
+    candidates: list[Candidate] = []
+    ignored: Counter[str] = Counter()
+    visited: set[str] = set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        true_place = os.path.realpath(place)
+        if true_place in visited:  # a link that leads back up, or a second link to the same folder
+            folders.clear()
+            continue
+        visited.add(true_place)
+        folders.sort()
+        audio_folders = [name for name in folders if is_audio_name(name)]
+        for name in [*names, *audio_folders]:
+            path = Path(place, name)
+            if is_audio_name(name):
+                candidates.append(Candidate(path.relative_to(root).as_posix(), path))
+            else:
+                ignored[path.suffix.lower() or "(none)"] += 1
+    return sorted(candidates, key=lambda candidate: candidate.source_id), ignored
+
+
+def content_digests(candidates: list[Candidate]) -> dict[str, str]:
+    """SHA-256 of each file's bytes by source id; "unreadable" where they cannot be had."""
+    return {candidate.source_id: _digest(candidate.path) for candidate in candidates}
+
+
+def ingest(candidates: list[Candidate], config: CorpusConfig, jobs: int | None = None) -> Ingested:
+    """Decode and measure every candidate, in parallel.
+
+    Raises:
+        UserError: none of them can be used; the message counts the reasons.
+    """
+    outcomes = map_parallel(partial(_examine, config), candidates, description="reading recordings", jobs=jobs)
+    recordings: list[Recording] = []
+    rejections: list[Rejection] = []
+    for recording, refused in outcomes:
+        rejections.extend(refused)
+        if recording is not None:
+            recordings.append(recording)
+    if not recordings:
+        raise UserError(_nothing_usable(rejections))
+    return Ingested(recordings, rejections)
+
+
+def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
+    """Highest frequency at which the averaged spectrum rises above -80 dB of its peak and above 16-bit rounding noise.
+
+    What was upsampled or came through a lossy codec has nothing beyond it, whatever its sample rate says.
+    """
+    size = min(_SPECTRUM_SAMPLES, len(samples))
+    frames = samples[: len(samples) // size * size].reshape(-1, size) * np.hanning(size).astype(np.float32)
+    power = np.mean(np.abs(np.fft.rfft(frames)) ** 2, axis=0)
+    noise_power = _QUANTISATION_POWER * float(np.sum(np.hanning(size) ** 2))
+    floor = max(float(power.max()) * 10 ** (-_BANDWIDTH_RANGE_DB / 10), 4 * noise_power)
+    above = np.flatnonzero(power > floor)
+    return float(max(1, above[-1] if len(above) else 1) * sample_rate_hz / size)
+
+
+def _examine(config: CorpusConfig, candidate: Candidate) -> tuple[Recording | None, list[Rejection]]:
+    try:
+        samples, rate_hz = read_mono(candidate.path, max_s=config.clip_s * config.max_clips_per_recording)
+        onset, offset = _sounding(samples)
+        stretches, refused = _cut(samples, onset, offset, rate_hz, config)
+    except AudioError as error:
+        return None, [Rejection(candidate.source_id, str(error))]
+    rejections = [Rejection(candidate.source_id, reason) for reason in refused]
+    if not stretches:
+        return None, rejections
+    sounding = samples[onset:offset]
+    recording = Recording(
+        source_id=candidate.source_id,
+        path=candidate.path,
+        group=_group(candidate.source_id, config.group_pattern),
+        pcm_sha256=hashlib.sha256(sounding.tobytes()).hexdigest(),
+        sample_rate_hz=rate_hz,
+        bandwidth_hz=native_bandwidth_hz(sounding, rate_hz),
+        stretches=tuple(stretches),
+        fingerprint=fingerprint(sounding, rate_hz),
+    )
+    return recording, rejections
+
+
+def _digest(path: Path) -> str:
+    try:
+        if not path.is_file():  # a named pipe would block for ever
+            return "unreadable"
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _group(source_id: str, pattern: str | None) -> str:
+    found = re.search(pattern, source_id) if pattern else None
+    return (found.group(1) or source_id) if found else source_id
+
+
+def _sounding(samples: FloatArray) -> tuple[int, int]:
+    """Borders of what lies between leading and trailing digital silence."""
+    moving = np.flatnonzero(np.abs(np.diff(samples)) > SILENCE_SPAN)
+    if not len(moving):
+        raise AudioError("silence: no sample differs audibly from its neighbour")
+    return int(moving[0]), int(moving[-1]) + 2
+
+
+def _cut(
+    samples: FloatArray, onset: int, offset: int, rate_hz: int, config: CorpusConfig
+) -> tuple[list[Stretch], list[str]]:
+    shortest = round(config.min_clip_s * rate_hz)
+    if offset - onset < shortest:
+        seconds = (offset - onset) / rate_hz
+        raise AudioError(f"too short: {seconds:.3f} s of sound, at least {config.min_clip_s} s are needed")
+    stretches, refused = [], []
+    length = int(config.clip_s * rate_hz)
+    for start in range(onset, offset, length):
+        stop = min(start + length, offset)
+        if stop - start < shortest:
+            continue
+        if float(np.ptp(samples[start:stop])) <= SILENCE_SPAN:
+            refused.append(f"silence from {start / rate_hz:.2f} to {stop / rate_hz:.2f} s")
+        else:
+            stretches.append(Stretch(start, stop))
+    return stretches, refused
+
+
+def _nothing_usable(rejections: list[Rejection]) -> str:
+    if not rejections:
+        return "no recordings were found: give a folder with wav, flac, ogg or mp3 files"
+    shown = "; ".join(f"{r.source_id}: {r.reason}" for r in rejections[:_SHOWN_REJECTS])
+    more = f"; and {len(rejections) - _SHOWN_REJECTS} more" if len(rejections) > _SHOWN_REJECTS else ""
+    return f"none of the {len(rejections)} recordings can be used: {shown}{more}"
