@@ -129,10 +129,10 @@ def total_counts(cells: Cells, threshold: float) -> Counts:
 
 
 def f1_of_counts(counts: Floats) -> Floats:
-    """F1 = 2 TP / (2 TP + FP + FN) of (..., 4) counts; NaN where nothing is forged nor called forged."""
+    """F1 = 2 TP / (2 TP + FP + FN) of (..., 4) counts; NaN where nothing is forged."""
     hits, false_alarms, misses = counts[..., 0], counts[..., 1], counts[..., 2]
     below = 2 * hits + false_alarms + misses
-    return np.divide(2 * hits, below, out=np.full(np.shape(hits), np.nan), where=below > 0)
+    return np.divide(2 * hits, below, out=np.full(np.shape(hits), np.nan), where=hits + misses > 0)
 
 
 def precision_recall_f1(cells: Cells, threshold: float) -> tuple[float, float, float]:
