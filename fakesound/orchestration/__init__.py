@@ -1,0 +1,1 @@
+"""What ties the stages together: run configuration, tracking, launching, sweeping, registering."""
