@@ -2,8 +2,8 @@
 
 A file no longer than one window is seen at once, as training clips were. A longer one is read in windows that
 overlap; frame probabilities are cross-faded where windows meet. The clip probability is the highest of any
-window: a forged stretch must not be diluted by hours of genuine sound around it. (The longer the file, the more
-windows may raise a false alarm; every window's probability is reported, so that a caller can be stricter.)
+window: a forged stretch must not be diluted by hours of genuine sound around it. (The longer the file, the
+more windows may raise a false alarm; each one's probability is reported, so that a caller can be stricter.)
 
 Regions are reported only inside windows that were judged forged, so that the two never contradict each other.
 

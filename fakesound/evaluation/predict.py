@@ -3,7 +3,7 @@
 Shapes: B batch, F frames, M mels.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fakesound.core.errors import UserError
 from fakesound.core.progress import track
 from fakesound.core.schemas import PREDICTIONS, check_schema
+from fakesound.corpora.views import VIEWS, view_rows
 from fakesound.features.reader import FeatureSet
 from fakesound.models.detector import Detector
 
@@ -26,48 +27,44 @@ _POOL_BATCHES = 8  # clips sorted by length at a time: enough for little padding
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """One clip to score.
-
-    Attributes:
-        clip_id: unique.
-        features: (F, M) as the front end makes them.
-        frame_labels: (F,) 1 = forged.
-        metadata: manifest columns of the clip: label, family, source_component; and hop_s.
-    """
+    """One clip to score: its id, features (F, M) as the front end makes them, and labels (F,), 1 = forged."""
 
     clip_id: str
     features: NDArray[np.float16]
     frame_labels: NDArray[np.uint8]
-    metadata: Mapping[str, Any]
 
 
-def read_clips(
-    features: FeatureSet, clip_ids: Collection[str], batch_clips: int = 64
-) -> Iterator[ClipFeatures]:
-    """These clips, in the order in which they are stored; a batch of them in memory.
+def predict_views(
+    detector: Detector,
+    features: FeatureSet,
+    *,
+    views: Sequence[str] = VIEWS,
+    device: str = "cpu",
+    batch_clips: int = 16,
+) -> pa.Table:
+    """Score the clips of these views of a corpus, under the protocol that its features were extracted with.
+
+    Returns:
+        as `predict_clips`; a view without clips has no rows.
 
     Raises:
-        UserError: a clip is not among the features.
+        UserError: no such view, or the detector returns what is not a number.
     """
-    table = features.rows(clip_ids=clip_ids)
-    missing = set(clip_ids) - set(table["clip_id"].to_pylist())
-    if missing:
-        raise UserError(
-            f"{len(missing)} clips have no features, {min(missing)} among them: extract them again"
-        )
-    for start in range(0, table.num_rows, batch_clips):
-        part = table.slice(start, batch_clips)
-        rows = part["row"].to_pylist()
-        loaded = zip(part.to_pylist(), features.load(rows), features.frame_labels(rows), strict=True)
-        for metadata, values, labels in loaded:
-            yield ClipFeatures(metadata["clip_id"], values, labels, metadata)
+    protocol = features.metadata["protocol"]
+    rows = {view: view_rows(features.table, view, protocol) for view in views}
+    wanted = sorted({row for table in rows.values() for row in table["row"].to_pylist()})
+    clips = _stored_clips(features, wanted, batch_clips)
+    return predict_clips(
+        detector, clips, views=rows, hop_s=features.config.hop_s, device=device, batch_clips=batch_clips
+    )
 
 
 def predict_clips(
     detector: Detector,
     clips: Iterable[ClipFeatures],
     *,
-    views: Mapping[str, Collection[str]],
+    views: Mapping[str, pa.Table],
+    hop_s: float,
     device: str = "cpu",
     batch_clips: int = 16,
 ) -> pa.Table:
@@ -76,7 +73,9 @@ def predict_clips(
     Args:
         detector: moved to `device`, put into eval mode.
         clips: read once, a pool of batches in memory at a time; batches hold clips of similar length.
-        views: view -> clip ids; clips in no view are skipped.
+        views: view -> its rows, with the manifest's columns (a source component may differ between views).
+            Clips in no view are skipped.
+        hop_s: s from frame to frame.
         device: a torch device.
         batch_clips: B.
 
@@ -86,23 +85,22 @@ def predict_clips(
     Raises:
         UserError: a view lists a clip that did not come, or the detector returns what is not a number.
     """
-    views_of_clip: dict[str, list[str]] = {}
-    for view, clip_ids in views.items():
-        for clip_id in clip_ids:
-            views_of_clip.setdefault(clip_id, []).append(view)
-    wanted = (clip for clip in clips if clip.clip_id in views_of_clip)
+    rows_of_clip = _rows_by_clip(views)
+    wanted = (clip for clip in clips if clip.clip_id in rows_of_clip)
     detector.to(device).eval()
     columns: dict[str, list[Any]] = {name: [] for name in PREDICTIONS.names}
-    seen: set[str] = set()
-    for batch in track(
-        _batches(wanted, batch_clips), "scoring", _num_batches(len(views_of_clip), batch_clips)
-    ):
+    num_batches = -(-len(rows_of_clip) // batch_clips)
+    for batch in track(_batches(wanted, batch_clips), "scoring", num_batches):
         for clip, score, frame_scores in _score(detector, batch, device):
-            seen.add(clip.clip_id)
-            for view in views_of_clip[clip.clip_id]:
-                _append_row(columns, clip, view=view, score=score, frame_scores=frame_scores)
-    if absent := views_of_clip.keys() - seen:
-        raise UserError(f"{len(absent)} clips of the views have no features, {min(absent)} among them")
+            for view, row in rows_of_clip.pop(clip.clip_id):
+                values = row | {"score": score, "hop_s": hop_s, "split": view}
+                values |= {"frame_labels": clip.frame_labels, "frame_scores": frame_scores}
+                for name, column in columns.items():
+                    column.append(values[name])
+    if rows_of_clip:
+        raise UserError(
+            f"{len(rows_of_clip)} clips of the views have no features, such as {min(rows_of_clip)}"
+        )
     return pa.table(columns, schema=PREDICTIONS)
 
 
@@ -129,8 +127,23 @@ def _batches(clips: Iterator[ClipFeatures], batch_clips: int) -> Iterator[list[C
             yield pool[start : start + batch_clips]
 
 
-def _num_batches(num_clips: int, batch_clips: int) -> int:
-    return -(-num_clips // batch_clips)
+def _rows_by_clip(views: Mapping[str, pa.Table]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Clip -> each view that lists it, with what predictions keep of its row there."""
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for view, rows in views.items():
+        for row in rows.select(["clip_id", "label", "family", "source_component"]).to_pylist():
+            kept = row | {"source": row["source_component"]}
+            found.setdefault(row["clip_id"], []).append((view, kept))
+    return found
+
+
+def _stored_clips(features: FeatureSet, rows: Sequence[int], batch_clips: int) -> Iterator[ClipFeatures]:
+    """These rows, ascending, a batch in memory at a time."""
+    for start in range(0, len(rows), batch_clips):
+        part = rows[start : start + batch_clips]
+        clip_ids = features.table["clip_id"].take(pa.array(part)).to_pylist()
+        loaded = zip(clip_ids, features.load(part), features.frame_labels(part), strict=True)
+        yield from (ClipFeatures(*clip) for clip in loaded)
 
 
 @torch.inference_mode()
@@ -152,26 +165,3 @@ def _score(
                 f"the detector has no score for clip {clip.clip_id} (not a number): train it again"
             )
         yield clip, float(clip_scores[row]), scores
-
-
-def _append_row(
-    columns: dict[str, list[Any]],
-    clip: ClipFeatures,
-    *,
-    view: str,
-    score: float,
-    frame_scores: NDArray[np.float32],
-) -> None:
-    row = {
-        "clip_id": clip.clip_id,
-        "label": clip.metadata["label"],
-        "score": score,
-        "hop_s": clip.metadata["hop_s"],
-        "frame_labels": clip.frame_labels,
-        "frame_scores": frame_scores,
-        "split": view,
-        "family": clip.metadata["family"],
-        "source": clip.metadata["source_component"],
-    }
-    for name, value in row.items():
-        columns[name].append(value)
