@@ -1,4 +1,4 @@
-"""Work spread over processes, with progress, in the order of the items: the same results for any number of them."""
+"""Work spread over processes, with progress, in the order of the items; the number of processes changes nothing."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

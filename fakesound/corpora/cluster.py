@@ -1,9 +1,11 @@
-"""Which recordings are not independent: exact duplicates, cuts of one another at any offset, members of one group.
+"""Which recordings are not independent: exact duplicates, cuts of one another at any offset, members of one
+group.
 
-Near-duplicates are found in two steps. Candidates: short windows around local amplitude peaks of the low-passed
-waveform, which two cuts of one recording share whatever their offset and gain, compared all with all. Confirmation:
-normalised cross-correlation above 0.9 over everything that the two recordings share at the offset so proposed, and
-above 0.75 for their first differences, so that mains hum in common does not make two recordings one.
+Near-duplicates are found in two steps. Candidates: short windows around local amplitude peaks of the low-
+passed waveform, which two cuts of one recording share whatever their offset and gain, compared all with
+all. Confirmation: normalised cross-correlation above 0.9 over everything that the two recordings share at
+the offset so proposed, and above 0.75 for their first differences, so that mains hum in common does not
+make two recordings one.
 """
 
 from collections import defaultdict
@@ -121,7 +123,7 @@ def _candidates(fingerprints: Sequence[Fingerprint]) -> dict[tuple[int, int], li
 
 
 def _share_sound(first: FloatArray, second: FloatArray, shift: int) -> bool:
-    """Whether `second`, started `shift` samples (at 8 kHz) into `first`, correlates with it above 0.9 there."""
+    """Whether `second`, started `shift` samples (at 8 kHz) into `first`, correlates with it there."""
     scale = CONFIRM_RATE_HZ // PEAK_RATE_HZ
     shortest = min(len(first), len(second))
     needed = min(_MIN_OVERLAP_S * CONFIRM_RATE_HZ, 0.8 * shortest)

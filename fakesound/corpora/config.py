@@ -59,7 +59,7 @@ class Protocol(Config):
             for mechanism in {get_attack(family).mechanism for family in families}:
                 if mechanism in played:
                     raise ValueError(
-                        f"mechanism {mechanism!r} is both in {played[mechanism]} and in {part}: cousins keep together"
+                        f"mechanism {mechanism!r} is in both {played[mechanism]} and {part}: cousins keep together"
                     )
                 played[mechanism] = part
         return self
@@ -91,10 +91,10 @@ class CorpusConfig(Config):
         clip_s: clips are at most this long, seconds; longer recordings are cut into consecutive clips.
         min_clip_s: shorter recordings and remainders are rejected, seconds.
         max_clips_per_recording: an hour-long recording contributes no more than this many.
-        variants: pairs of a genuine and a forged clip made from each clip of the train and validation partitions.
+        variants: pairs of a genuine and a forged clip made from each stretch outside the test partition.
         shares: how much of the sound each partition has.
-        group_pattern: regular expression searched in a recording's relative path; its first group names the speaker
-            or session, which never crosses partitions. Recordings that it does not match are each on their own.
+        group_pattern: regular expression searched in a recording's relative path; its first group names the
+            speaker or session, which never crosses partitions. What it does not match is each on its own.
         protocol: which attack families play which part.
         builtin: the generated recordings, used when no folder is given.
     """

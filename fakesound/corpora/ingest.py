@@ -85,7 +85,7 @@ class Ingested:
 
 
 def scan(folder: str | Path) -> tuple[list[Candidate], Counter[str]]:
-    """Every file below `folder` whose name is that of an audio file, sorted; links to folders are followed once.
+    """Every file below `folder` named like an audio file, sorted; links to folders are followed once.
 
     Returns:
         the candidates, and how many other files there are by suffix.
@@ -129,7 +129,9 @@ def ingest(candidates: list[Candidate], config: CorpusConfig, jobs: int | None =
     Raises:
         UserError: none of them can be used; the message counts the reasons.
     """
-    outcomes = map_parallel(partial(_examine, config), candidates, description="reading recordings", jobs=jobs)
+    outcomes = map_parallel(
+        partial(_examine, config), candidates, description="reading recordings", jobs=jobs
+    )
     recordings: list[Recording] = []
     rejections: list[Rejection] = []
     for recording, refused in outcomes:
@@ -142,7 +144,7 @@ def ingest(candidates: list[Candidate], config: CorpusConfig, jobs: int | None =
 
 
 def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
-    """Highest frequency at which the averaged spectrum rises above -80 dB of its peak and above 16-bit rounding noise.
+    """Highest frequency at which the mean spectrum exceeds -80 dB of its peak, and 16-bit rounding noise.
 
     What was upsampled or came through a lossy codec has nothing beyond it, whatever its sample rate says.
     """

@@ -1,0 +1,292 @@
+"""A corpus from recordings: scan, group, partition, forge, write, check; the same bytes for the same inputs
+and seed.
+
+Clips appear whole or not at all, so a build that was killed is taken up where it stopped; the corpus counts
+as there only once it is complete.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fakesound.attacks.forge import control, final_chain, forge
+from fakesound.attacks.registry import get_attack
+from fakesound.core.audio import AudioError, FloatArray, read_mono, resample, write_flac
+from fakesound.core.config import digest_of
+from fakesound.core.errors import UserError
+from fakesound.core.parallel import map_parallel
+from fakesound.core.progress import say
+from fakesound.core.regions import SampleRegion
+from fakesound.core.schemas import GENUINE
+from fakesound.core.store import Place, Pointer, Store, sha256_of
+from fakesound.corpora.builtin import BUILTIN_GROUP_PATTERN, builtin_recordings
+from fakesound.corpora.cluster import components, find_near_duplicates
+from fakesound.corpora.config import CorpusConfig
+from fakesound.corpora.ingest import Candidate, Ingested, Recording, Rejection, content_digests, ingest, scan
+from fakesound.corpora.leakage import check_leakage
+from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_table, rejects_table, write_table
+from fakesound.corpora.masks import Mask, draw_audible_mask
+from fakesound.corpora.partition import partition_components
+from fakesound.corpora.plan import TARGET_RATE_HZ, ClipPlan, Sound, StretchPlan, plan_clips
+from fakesound.corpora.seeds import rng_for, seed_for
+
+CORPUS_VERSION = 1  # raise it when code changes what a corpus holds
+
+_Row = dict[str, Any]
+
+
+def build_corpus(
+    config: CorpusConfig, store: Store, recordings: str | None = None, *, jobs: int | None = None
+) -> Pointer:
+    """Build a corpus, or find it built.
+
+    Args:
+        config: what to build.
+        store: where to.
+        recordings: folder of recordings; None builds from generated ones.
+        jobs: processes; default: one a core. The result does not depend on it.
+
+    Raises:
+        UserError: the folder is missing or nothing in it can be used; too few independent sources.
+    """
+    if recordings is None and config.group_pattern is None:
+        config = config.model_copy(update={"group_pattern": BUILTIN_GROUP_PATTERN})
+    candidates, ignored = _candidates(config, store, recordings, jobs)
+    if not candidates:
+        others = sum(ignored.values())
+        raise UserError(
+            f"no recordings in {recordings}: {others} other files; give wav, flac, ogg or mp3 files"
+        )
+    key = digest_of(
+        {
+            "version": CORPUS_VERSION,
+            "config": config.model_dump(mode="json"),
+            "recordings": content_digests(candidates),
+        }
+    )
+    place = store.place("corpora", key)
+    if place.is_complete():
+        say(f"corpus {key} is already built")
+        return place.pointer()
+    found = ingest(candidates, config, jobs)
+    duplicates = _near_duplicates(found.recordings, config)
+    component_of = _components(found.recordings, duplicates)
+    plans = plan_clips(
+        found.recordings, component_of, _partitions(found.recordings, component_of, config), config
+    )
+    rows, unmade = _make_clips(plans, place, config.seed, jobs)
+    table = manifest_table(rows)
+    check_leakage(table)
+    rejections = found.rejections + unmade
+    write_table(place, MANIFEST_NAME, table)
+    write_table(place, REJECTS_NAME, rejects_table(rejections))
+    facts = _facts(table, Ingested(found.recordings, rejections), len(duplicates))
+    return place.complete(
+        {
+            "description": f"built from {Path(recordings).name}" if recordings else "generated recordings",
+            "config": config.model_dump(mode="json"),
+            "protocol": config.protocol.model_dump(mode="json"),
+            "counts": facts | {"ignored_files": dict(sorted(ignored.items()))},
+            "sample_rate_hz": TARGET_RATE_HZ,
+        }
+    )
+
+
+def _candidates(
+    config: CorpusConfig, store: Store, recordings: str | None, jobs: int | None
+) -> tuple[list[Candidate], Counter[str]]:
+    if recordings is not None:
+        return scan(recordings)
+    place = builtin_recordings(config.builtin, config.seed, store, jobs)
+    return [Candidate(name, place.checked_path(name)) for name in sorted(place.marker["files"])], Counter()
+
+
+def _near_duplicates(recordings: Sequence[Recording], config: CorpusConfig) -> list[tuple[int, int]]:
+    def load(index: int) -> tuple[FloatArray, int]:
+        recording = recordings[index]
+        samples, rate_hz = read_mono(recording.path, max_s=config.clip_s * config.max_clips_per_recording)
+        return samples[recording.stretches[0].onset : recording.stretches[-1].offset], rate_hz
+
+    pairs = find_near_duplicates([recording.fingerprint for recording in recordings], load)
+    by_content: dict[str, list[int]] = defaultdict(list)
+    for index, recording in enumerate(recordings):
+        by_content[recording.pcm_sha256].append(index)
+    exact = [(same[0], other) for same in by_content.values() for other in same[1:]]
+    say(f"{len(recordings)} recordings, {len({*pairs, *exact})} pairs of near-duplicates")
+    return sorted({*pairs, *exact})
+
+
+def _components(recordings: Sequence[Recording], duplicates: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """The component of each source id, named after its first source."""
+    first_of_group: dict[str, int] = {}
+    links = list(duplicates)
+    for index, recording in enumerate(recordings):
+        links.append((first_of_group.setdefault(recording.group, index), index))
+    numbers = components(range(len(recordings)), links)
+    names: dict[int, str] = {}
+    return {
+        recording.source_id: names.setdefault(numbers[index], recording.source_id)
+        for index, recording in enumerate(recordings)
+    }
+
+
+def _partitions(
+    recordings: Sequence[Recording], component_of: Mapping[str, str], config: CorpusConfig
+) -> dict[str, str]:
+    amounts: dict[str, float] = defaultdict(float)
+    for recording in recordings:
+        amounts[component_of[recording.source_id]] += recording.clip_seconds
+    return partition_components(amounts, config.shares, config.seed)
+
+
+def _make_clips(
+    plans: Sequence[StretchPlan], place: Place, seed: int, jobs: int | None
+) -> tuple[list[_Row], list[Rejection]]:
+    rows: list[_Row] = []
+    rejections: list[Rejection] = []
+    for made in map_parallel(
+        partial(_make_stretch, place.uri, seed), plans, description="making clips", jobs=jobs
+    ):
+        if isinstance(made, Rejection):
+            rejections.append(made)
+        else:
+            rows.extend(made)
+    if not rows:
+        raise UserError(f"no clip could be made: {rejections[0].reason}")
+    return rows, rejections
+
+
+@dataclass(frozen=True)
+class _Bed:
+    """What the clips of one mask share: the stretch with its decoy splices, and the mask."""
+
+    samples: FloatArray
+    mask: Mask
+    chain_seed: int
+
+
+def _make_stretch(place_uri: str, seed: int, plan: StretchPlan) -> list[_Row] | Rejection:
+    """Make every clip of one stretch; in a process of its own."""
+    place = Place(place_uri)
+    try:
+        samples = _load(plan.sound)
+    except AudioError as error:  # it could be read a moment ago
+        return Rejection(plan.sound.source_id, str(error))
+    beds: dict[str, _Bed] = {}
+    for clip in plan.clips:
+        if clip.mask_id not in beds:
+            bed = _draw_bed(samples, plan, clip, seed)
+            if bed is None:
+                onset_s = plan.sound.stretch.onset / plan.sound.native_rate_hz
+                return Rejection(
+                    plan.sound.source_id, f"silence: no audible region in the clip at {onset_s:.2f} s"
+                )
+            beds[clip.mask_id] = bed
+    return [_make_clip(place, plan, clip, beds[clip.mask_id]) for clip in plan.clips]
+
+
+def _load(sound: Sound) -> FloatArray:
+    """The stretch at its working rate, its peak within full scale."""
+    samples, _ = read_mono(sound.path, max_s=sound.stretch.offset / sound.native_rate_hz + 1)
+    samples = samples[sound.stretch.onset : sound.stretch.offset]
+    samples = resample(
+        samples / max(1.0, float(np.abs(samples).max())), sound.native_rate_hz, sound.working_rate_hz
+    )
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int) -> _Bed | None:
+    rate_hz = plan.sound.working_rate_hz
+    mask = draw_audible_mask(samples, rate_hz, clip.regime, rng_for(seed, "mask", clip.mask_id))
+    if mask is None:
+        return None
+    spliced = control(samples, mask.decoys, sample_rate_hz=rate_hz, rng=rng_for(seed, "decoys", clip.mask_id))
+    return _Bed(spliced, mask, seed_for(seed, "chain", clip.mask_id))
+
+
+def _make_clip(place: Place, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _Row:
+    name = f"audio/{clip.clip_id}.flac"
+    num_samples = _samples_of_whole_clip(place, name)
+    if num_samples is None:
+        rendered = _render(plan, clip, bed)
+        num_samples = len(rendered)
+        with place.writing(name) as path:
+            write_flac(path, rendered, TARGET_RATE_HZ)
+    duration_s = num_samples / TARGET_RATE_HZ
+    is_forged = clip.family != GENUINE
+    rate_hz = plan.sound.working_rate_hz
+    spliced = bed.mask.decoys if is_forged else tuple(sorted((*bed.mask.regions, *bed.mask.decoys)))
+    return {
+        "clip_id": clip.clip_id,
+        "path": name,
+        "source_ids": [plan.sound.source_id, *([clip.donor.source_id] if clip.donor else [])],
+        "source_component": plan.component,
+        "group": plan.group,
+        "partition": plan.partition,
+        "family": clip.family,
+        "mechanism": get_attack(clip.family).mechanism if is_forged else GENUINE,
+        "label": int(is_forged),
+        "length_regime": clip.regime,
+        "mask_id": clip.mask_id,
+        "regions": _in_seconds(bed.mask.regions, rate_hz, duration_s) if is_forged else [],
+        "control_regions": _in_seconds(spliced, rate_hz, duration_s),
+        "duration_s": duration_s,
+        "sample_rate_hz": TARGET_RATE_HZ,
+        "native_sample_rate_hz": plan.sound.native_rate_hz,
+        "native_bandwidth_hz": plan.bandwidth_hz,
+        "content_sha256": sha256_of(place.local_path(name)),
+        "seed": clip.seed,
+    }
+
+
+def _samples_of_whole_clip(place: Place, name: str) -> int | None:
+    """The length of a clip that an interrupted build left; None if it is not there or does not decode."""
+    if not place.exists(name):
+        return None
+    try:
+        samples, rate_hz = read_mono(place.local_path(name))
+    except AudioError:
+        return None
+    return len(samples) if rate_hz == TARGET_RATE_HZ else None
+
+
+def _render(plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> FloatArray:
+    rate_hz = plan.sound.working_rate_hz
+    rng = np.random.default_rng(clip.seed)
+    if clip.family == GENUINE:
+        made = control(bed.samples, bed.mask.regions, sample_rate_hz=rate_hz, rng=rng)
+    else:
+        donor = _donor_at(rate_hz, clip.donor) if clip.donor else None
+        attack = get_attack(clip.family)
+        made = forge(bed.samples, bed.mask.regions, attack, sample_rate_hz=rate_hz, rng=rng, donor=donor)
+    return final_chain(made, native_rate_hz=rate_hz, target_rate_hz=TARGET_RATE_HZ, seed=bed.chain_seed)
+
+
+def _donor_at(rate_hz: int, donor: Sound) -> FloatArray:
+    return resample(_load(donor), donor.working_rate_hz, rate_hz)
+
+
+def _in_seconds(regions: Sequence[SampleRegion], rate_hz: int, duration_s: float) -> list[dict[str, float]]:
+    return [{"onset_s": r.onset / rate_hz, "offset_s": min(r.offset / rate_hz, duration_s)} for r in regions]
+
+
+def _facts(table: pa.Table, found: Ingested, num_duplicates: int) -> dict[str, Any]:
+    rows = table.select(["partition", "family", "source_component", "duration_s"]).to_pylist()
+    components_in: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        components_in[row["partition"]].add(row["source_component"])
+    return {
+        "recordings": len(found.recordings),
+        "rejects": len(found.rejections),
+        "near_duplicate_pairs": num_duplicates,
+        "components": {partition: len(names) for partition, names in sorted(components_in.items())},
+        "clips": dict(sorted(Counter(row["partition"] for row in rows).items())),
+        "families": dict(sorted(Counter(row["family"] for row in rows).items())),
+        "hours": round(sum(row["duration_s"] for row in rows) / 3600, 4),
+    }

@@ -1,0 +1,53 @@
+"""The manifest and the rejects table: one row a clip, one row a refusal."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fakesound.core.schemas import MANIFEST, REJECTS, check_schema
+from fakesound.core.store import Place
+from fakesound.corpora.ingest import Rejection
+
+MANIFEST_NAME = "manifest.parquet"
+REJECTS_NAME = "rejects.parquet"
+
+
+def manifest_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Rows in the manifest's schema, sorted by clip id."""
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["clip_id"]), schema=MANIFEST)
+
+
+def rejects_table(rejections: Sequence[Rejection]) -> pa.Table:
+    """Refusals in the rejects table's schema, sorted."""
+    rows = sorted((rejection.source_id, rejection.reason) for rejection in rejections)
+    return pa.Table.from_pylist([{"path": path, "reason": reason} for path, reason in rows], schema=REJECTS)
+
+
+def write_table(place: Place, name: str, table: pa.Table) -> None:
+    """Write a whole Parquet file, or nothing."""
+    with place.writing(name) as path:
+        pq.write_table(table, path, compression="zstd")
+
+
+def read_manifest(corpus: Place) -> pa.Table:
+    """The manifest of a finished corpus.
+
+    Raises:
+        IntegrityError: the corpus is unfinished, or the file was altered or is of another schema.
+    """
+    table = pq.read_table(corpus.checked_path(MANIFEST_NAME))
+    check_schema(table.schema, MANIFEST, f"{corpus.uri}/{MANIFEST_NAME}")
+    return table
+
+
+def read_rejects(corpus: Place) -> pa.Table:
+    """The rejects table of a finished corpus.
+
+    Raises:
+        IntegrityError: the corpus is unfinished, or the file was altered or is of another schema.
+    """
+    table = pq.read_table(corpus.checked_path(REJECTS_NAME))
+    check_schema(table.schema, REJECTS, f"{corpus.uri}/{REJECTS_NAME}")
+    return table

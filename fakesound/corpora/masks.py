@@ -1,0 +1,117 @@
+"""Where a clip is forged, and where it holds genuine splices.
+
+A mask is drawn once for a source stretch and shared by the genuine clip and the forgeries made of it.
+Segments are laid around a circle as long as the clip and the circle is turned by a uniform angle, so every
+instant of a clip is equally likely to be covered: position says nothing. A segment that the clip's borders
+cut becomes two regions.
+
+Each mask also draws, half of the time, a decoy from the same length distribution: there, the genuine and
+the forged clip alike hold a splice of the same recording. In the genuine clip the mask's own regions are
+such splices as well.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fakesound.core.audio import SILENCE_SPAN, FloatArray
+from fakesound.core.regions import SampleRegion
+
+Regime = Literal["train", "wide"]
+
+MIN_REGION_S = 0.04
+MIN_GAP_S = 0.06  # longer than the longest crossfade, so that two of them never overlap
+TRAIN_SHARE = (0.10, 0.40)  # of the clip; FakeSound: 1-4 s of 10 s
+WIDEST_SHARE = 0.99
+TWO_REGIONS_PROBABILITY = 0.2
+DECOY_PROBABILITY = 0.5
+_REDRAWS = 50
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Regions of one clip in samples, sorted, disjoint, at least 40 ms each."""
+
+    regions: tuple[SampleRegion, ...]
+    decoys: tuple[SampleRegion, ...]
+
+
+def draw_mask(num_samples: int, sample_rate_hz: int, regime: Regime, rng: np.random.Generator) -> Mask:
+    """Draw a mask for a clip of `num_samples` (at least 0.2 s).
+
+    The regions' lengths add up to a uniform 10-40 % of the clip (regime 'train'), or to a log-uniform 0.04 s
+    to 0.99 of the clip (regime 'wide').
+    """
+    shortest = round(MIN_REGION_S * sample_rate_hz)
+    gap = round(MIN_GAP_S * sample_rate_hz)
+    lengths = [_draw_length(num_samples, shortest, gap, regime, rng)]
+    if rng.random() < TWO_REGIONS_PROBABILITY:
+        lengths = _split(lengths[0], shortest, num_samples - 2 * gap, rng)
+    forged = [True] * len(lengths)
+    decoy = _draw_length(num_samples, shortest, gap, regime, rng)
+    if rng.random() < DECOY_PROBABILITY and sum(lengths) + decoy + gap * (len(lengths) + 1) <= num_samples:
+        lengths.append(decoy)
+        forged.append(False)
+    order = rng.permutation(len(lengths))
+    placed = _place([lengths[i] for i in order], num_samples, shortest, gap, rng)
+    by_role: dict[bool, list[SampleRegion]] = {True: [], False: []}
+    for index, pieces in zip(order, placed, strict=True):
+        by_role[forged[index]].extend(pieces)
+    return Mask(tuple(sorted(by_role[True])), tuple(sorted(by_role[False])))
+
+
+def draw_audible_mask(
+    samples: FloatArray, sample_rate_hz: int, regime: Regime, rng: np.random.Generator
+) -> Mask | None:
+    """Draw masks until no region lies in digital silence, where a forgery could be neither made nor found.
+
+    Nothing else about the sound is looked at, so the level of a region says nothing about its label.
+
+    Returns:
+        None where fifty draws did not find one: the stretch is as good as silent.
+    """
+    for _ in range(_REDRAWS):
+        mask = draw_mask(len(samples), sample_rate_hz, regime, rng)
+        if all(np.ptp(samples[r.onset : r.offset]) > SILENCE_SPAN for r in (*mask.regions, *mask.decoys)):
+            return mask
+    return None
+
+
+def _draw_length(num_samples: int, shortest: int, gap: int, regime: Regime, rng: np.random.Generator) -> int:
+    if regime == "train":
+        low, high = (share * num_samples for share in TRAIN_SHARE)
+        length = rng.uniform(max(low, shortest), high)
+    else:
+        longest = min(WIDEST_SHARE * num_samples, num_samples - gap)
+        length = np.exp(rng.uniform(np.log(shortest), np.log(longest)))
+    return max(shortest, int(length))
+
+
+def _split(length: int, shortest: int, most: int, rng: np.random.Generator) -> list[int]:
+    first = int(length * rng.uniform(0.3, 0.7))
+    if min(first, length - first) < shortest or length > most:
+        return [length]
+    return [first, length - first]
+
+
+def _place(
+    lengths: list[int], num_samples: int, shortest: int, gap: int, rng: np.random.Generator
+) -> list[list[SampleRegion]]:
+    """Segments with random gaps on a turned circle; each as the one or two regions that the clip sees."""
+    spare = num_samples - sum(lengths) - gap * len(lengths)
+    gaps = gap + np.floor(rng.dirichlet(np.ones(len(lengths))) * spare).astype(int)
+    starts = np.concatenate([[0], np.cumsum(np.asarray(lengths) + gaps)[:-1]])
+    starts = (starts + int(rng.integers(num_samples))) % num_samples
+    for start, length in zip(starts, lengths, strict=True):
+        before, after = num_samples - start, start + length - num_samples
+        if after > 0 and min(before, after) < shortest:  # turn on, so that no sliver is cut off
+            starts = (starts + (before if before < after else -after)) % num_samples
+            break
+    return [_pieces(int(start), length, num_samples) for start, length in zip(starts, lengths, strict=True)]
+
+
+def _pieces(start: int, length: int, num_samples: int) -> list[SampleRegion]:
+    if start + length <= num_samples:
+        return [SampleRegion(start, start + length)]
+    return [SampleRegion(0, start + length - num_samples), SampleRegion(start, num_samples)]

@@ -1,0 +1,197 @@
+"""Which clips are made of which stretch of sound: decided before any sound is touched, from seeds alone."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakesound.attacks.registry import get_attack
+from fakesound.attacks.splice import SPLICE
+from fakesound.core.config import digest_of
+from fakesound.core.errors import UserError
+from fakesound.core.schemas import GENUINE, PARTITIONS
+from fakesound.corpora.config import CorpusConfig
+from fakesound.corpora.ingest import Recording, Stretch
+from fakesound.corpora.masks import Regime
+from fakesound.corpora.seeds import rng_for, seed_for
+
+TARGET_RATE_HZ = 32_000
+_MIN_WORKING_RATE_HZ = 8_000
+_BAND_MARGIN = 2.2  # working rate over bandwidth: Nyquist with room for a filter's slope
+_WORTH_RESAMPLING = 0.85
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A stretch of a recording, to be read at the rate that its content fills."""
+
+    source_id: str
+    path: Path
+    stretch: Stretch
+    native_rate_hz: int
+    working_rate_hz: int
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One clip to be made.
+
+    Attributes:
+        clip_id: names it.
+        family: of the attack, or 'genuine'.
+        mask_id: of the mask; its digits and the corpus seed draw it.
+        regime: of the mask.
+        seed: draws the attack or the genuine splices.
+        donor: for the families that need one.
+    """
+
+    clip_id: str
+    family: str
+    mask_id: str
+    regime: Regime
+    seed: int
+    donor: Sound | None
+
+
+@dataclass(frozen=True)
+class StretchPlan:
+    """All clips made of one stretch, and what they have in common."""
+
+    sound: Sound
+    bandwidth_hz: float
+    group: str
+    component: str
+    partition: str
+    clips: tuple[ClipPlan, ...]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A stretch with its place in the corpus."""
+
+    name: str
+    sound: Sound
+    recording: Recording
+    component: str
+
+
+def working_rate_hz(native_rate_hz: int, bandwidth_hz: float) -> int:
+    """The rate to forge at: such that content reaches close to Nyquist, and no more than the final rate.
+
+    An attack at the header's rate fills the empty band of what was upsampled, and gives itself away.
+    """
+    useful = min(native_rate_hz, TARGET_RATE_HZ)
+    wanted = max(_MIN_WORKING_RATE_HZ, round(_BAND_MARGIN * bandwidth_hz / 100) * 100)
+    return wanted if wanted < _WORTH_RESAMPLING * useful else useful
+
+
+def plan_clips(
+    recordings: Sequence[Recording],
+    component_of: Mapping[str, str],
+    partition_of: Mapping[str, str],
+    config: CorpusConfig,
+) -> list[StretchPlan]:
+    """Plan every clip.
+
+    Args:
+        recordings: usable ones.
+        component_of: component by source id.
+        partition_of: partition by component.
+        config: seeds, variants, families.
+
+    Raises:
+        UserError: a family needs a donor from another source, and its partition has but one.
+    """
+    by_partition: dict[str, list[_Placed]] = defaultdict(list)
+    for recording in recordings:
+        component = component_of[recording.source_id]
+        for index, stretch in enumerate(recording.stretches):
+            rate_hz = working_rate_hz(recording.sample_rate_hz, recording.bandwidth_hz)
+            sound = Sound(recording.source_id, recording.path, stretch, recording.sample_rate_hz, rate_hz)
+            name = f"{digest_of(recording.source_id)[:10]}-{index:03d}"
+            by_partition[partition_of[component]].append(_Placed(name, sound, recording, component))
+    plans = []
+    for partition in PARTITIONS:
+        placed = sorted(by_partition[partition], key=lambda p: seed_for(config.seed, "rotation", p.name))
+        partners = _partners(sorted({p.component for p in placed}), config.seed)
+        for index, one in enumerate(placed):
+            clips = _clips(one, index, partition, _Donors(placed, partners, config.seed), config)
+            plans.append(
+                StretchPlan(
+                    sound=one.sound,
+                    bandwidth_hz=one.recording.bandwidth_hz,
+                    group=one.recording.group,
+                    component=one.component,
+                    partition=partition,
+                    clips=clips,
+                )
+            )
+    return plans
+
+
+@dataclass(frozen=True)
+class _Donors:
+    """Where splices come from: the partner component in the same partition."""
+
+    placed: Sequence[_Placed]
+    partners: Mapping[str, str]
+    seed: int
+
+    def draw(self, bed: _Placed, family: str) -> Sound:
+        partner = self.partners.get(bed.component)
+        if partner is None:
+            raise UserError(f"{family} needs sound of another source, and one partition has but one source")
+        candidates = sorted((p for p in self.placed if p.component == partner), key=lambda p: p.name)
+        return candidates[rng_for(self.seed, "donor", bed.name).integers(len(candidates))].sound
+
+
+def _partners(names: Sequence[str], seed: int) -> dict[str, str]:
+    """Components in pairs (one trio if odd), so that splicing joins as few independent sources as can be."""
+    order = sorted(names, key=lambda name: seed_for(seed, "partner", name))
+    partners = {}
+    for first, second in zip(order[::2], order[1::2], strict=False):
+        partners[first], partners[second] = second, first
+    if len(order) % 2 and len(order) > 1:
+        partners[order[-1]] = order[-2]
+    return partners
+
+
+def _clips(
+    one: _Placed, index: int, partition: str, donors: _Donors, config: CorpusConfig
+) -> tuple[ClipPlan, ...]:
+    protocol = config.protocol
+
+    def clip(role: str, mask: str, regime: Regime, family: str) -> ClipPlan:
+        clip_id = f"{one.name}-{mask}-{role}"
+        is_splice = family != GENUINE and get_attack(family).mechanism == SPLICE.mechanism
+        return ClipPlan(
+            clip_id=clip_id,
+            family=family,
+            mask_id=f"{one.name}-{mask}",
+            regime=regime,
+            seed=seed_for(config.seed, "clip", clip_id),
+            donor=donors.draw(one, family) if is_splice else None,
+        )
+
+    if partition == "test":
+        return (
+            clip("genuine", "train", "train", GENUINE),
+            clip("easy", "train", "train", _in_turn(protocol.seen, index)),
+            clip("genuine", "wide", "wide", GENUINE),
+            clip("hard", "wide", "wide", _in_turn(protocol.seen, index + 1)),
+            clip("zeroshot", "wide", "wide", _in_turn(protocol.test_unseen, index)),
+            clip("splice", "wide", "wide", _in_turn(protocol.apart, index)),
+        )
+    is_unseen = partition == "validation_unseen"
+    regime: Regime = "wide" if is_unseen else "train"
+    families = protocol.validation_unseen if is_unseen else protocol.seen
+    made = []
+    for variant in range(config.variants):
+        mask = f"{regime}{variant}"
+        made.append(clip("genuine", mask, regime, GENUINE))
+        made.append(clip("forged", mask, regime, _in_turn(families, index * config.variants + variant)))
+    return tuple(made)
+
+
+def _in_turn(families: Sequence[str], index: int) -> str:
+    return families[index % len(families)]
