@@ -87,7 +87,7 @@ class TrainingConfig(Config):
         beta1: AdamW's.
         beta2: AdamW's.
         clip_norm: largest norm of the gradient.
-        precision: `bf16` is autocast on CUDA with float32 master weights; elsewhere it is refused.
+        precision: `bf16` is autocast with float32 master weights on CUDA; a CPU trains in float32 either way.
         keep_checkpoints: how many of the latest are kept.
         loss: see `LossConfig`.
         schedule: see `ScheduleConfig`.
