@@ -23,7 +23,7 @@ NO_OVERRIDES = "[]"
 
 
 @dsl.pipeline(name="unseen-attack")
-def unseen_attack(  # noqa: PLR0917: kfp passes by position
+def unseen_attack(  # noqa: PLR0917
     store: str,
     config: str = "builtin",
     recordings: str = "",

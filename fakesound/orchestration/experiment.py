@@ -156,7 +156,7 @@ class Experiment(_KatibObject):
     spec: ExperimentSpec
 
     def overrides(self, values: Mapping[str, ParameterValue]) -> list[str]:
-        """The trial's `--set` arguments with `values` put in: how a point becomes a configuration."""
+        """The trial's `--set` arguments that name a parameter, `values` put in: a point as a configuration."""
         by_name = {
             parameter.name: values[parameter.reference]
             for parameter in self.spec.trial_template.trial_parameters
@@ -164,7 +164,7 @@ class Experiment(_KatibObject):
         return [
             _PLACEHOLDER.sub(lambda match: _plain(by_name[match[1]]), argument.removeprefix(_SET))
             for argument in self.spec.trial_template.arguments
-            if argument.startswith(_SET)
+            if argument.startswith(_SET) and _PLACEHOLDER.search(argument)
         ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
+from fakesound.orchestration.process import RUN_PID
 
 if TYPE_CHECKING:
     from torchx.schedulers import SchedulerFactory
@@ -100,6 +102,7 @@ class LocalLauncher:
         from torchx.schedulers.local_scheduler import create_scheduler
 
         logging.getLogger("torchx").setLevel(logging.ERROR)
+        os.environ.setdefault(RUN_PID, str(os.getpid()))  # ranks end with the run, or else with this process
         app = training_app(job)
         factories: dict[str, SchedulerFactory] = {"local_cwd": create_scheduler}
         with tempfile.TemporaryDirectory() as logs, Runner("fakesound", factories) as runner:

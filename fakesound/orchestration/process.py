@@ -5,8 +5,6 @@ can be told from the executor's), RUN_PID names the process that the step must n
 """
 
 import os
-import select
-import signal
 import sys
 import threading
 import traceback
@@ -14,6 +12,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TextIO, TypeVar
 
 from fakesound.core.errors import UserError
+from fakesound.core.lifetime import end_with
 
 STEP_LINES = "FAKESOUND_STEP_LINES"
 RUN_PID = "FAKESOUND_RUN_PID"
@@ -71,18 +70,7 @@ def run_step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def end_with_run() -> None:
-    """Die when the process that drives the run dies, even by SIGKILL: an orphan would race with the next."""
+    """Die with the process that drives the run, where one is named."""
     pid = os.environ.get(RUN_PID)
-    if not pid:
-        return
-    try:
-        run = os.pidfd_open(int(pid))
-    except ProcessLookupError:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return
-
-    def watch() -> None:
-        select.select([run], [], [])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="end-with-run", daemon=True).start()
+    if pid:
+        end_with(int(pid))

@@ -18,6 +18,7 @@ from fakesound.core.store import Store
 EXPERIMENT = "fakesound"
 MODEL_NAME = "fakesound"
 CHAMPION = "champion"
+CHAMPION_URI = f"models:/{MODEL_NAME}@{CHAMPION}"
 
 TRACKING_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 COMMIT_VARIABLE = "FAKESOUND_GIT_COMMIT"
@@ -191,6 +192,7 @@ def _quieten() -> None:
     """No chatter of database migrations, and nothing sent anywhere: set before mlflow is imported."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,248 @@
+"""`fakesound`: every stage of the road as a command, and `detect` for a file of one's own.
+
+Imports of what a command needs stand inside it: `fakesound --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fakesound.core.errors import UserError
+
+EXIT_USER = 2
+
+STORE_VARIABLE = "FAKESOUND_STORE"
+store_option = click.option(
+    "--store",
+    envvar=STORE_VARIABLE,
+    default="store",
+    show_default=True,
+    help=f"Folder or URL of everything that runs make (or {STORE_VARIABLE}).",
+)
+config_option = click.option(
+    "--config", default="builtin", show_default=True, help="Preset (builtin, folder), YAML file or JSON."
+)
+set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+run_option = click.option("--run", default="", help="Parent run in MLflow.")
+features_option = click.option("--features", required=True, help="Pointer file that `features` wrote.")
+
+
+class _Commands(click.Group):
+    """Turns what the user can mend into a message and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_USER)
+
+
+@click.group(cls=_Commands)
+@click.version_option(package_name="fakesound")
+def main() -> None:
+    """Find forged audio and the stretches that were forged."""
+
+
+def _config(source: str, overrides: tuple[str, ...]) -> str:
+    from fakesound.orchestration.config import RunConfig
+
+    return RunConfig.load(source, overrides).to_json()
+
+
+@main.group()
+def corpus() -> None:
+    """Build and check corpora."""
+
+
+@corpus.command("build")
+@store_option
+@config_option
+@set_option
+@run_option
+@click.option("--recordings", default="", help="Folder of recordings; without it a corpus is generated.")
+@click.option("--out", required=True, help="Pointer file to write.")
+def corpus_build(
+    *, store: str, config: str, overrides: tuple[str, ...], run: str, recordings: str, out: str
+) -> None:
+    """Make genuine and forged clips from recordings."""
+    from fakesound.orchestration.stages import corpus as stage
+
+    stage.build(
+        store=store, config=_config(config, overrides), recordings=recordings, run=run, corpus_out=out
+    )
+
+
+@corpus.command("check")
+@click.argument("pointer")
+def corpus_check(pointer: str) -> None:
+    """Verify every file of a corpus, and that no source crosses partitions."""
+    from fakesound.orchestration.stages import corpus as stage
+
+    stage.check(corpus=pointer)
+    click.echo("the corpus is whole, and no source is in two partitions")
+
+
+@main.command()
+@store_option
+@config_option
+@set_option
+@click.option("--corpus", required=True, help="Pointer file that `corpus build` wrote.")
+@click.option("--out", required=True, help="Pointer file to write.")
+def features(*, store: str, config: str, overrides: tuple[str, ...], corpus: str, out: str) -> None:
+    """Extract log-mel features of a corpus; only missing shards are made."""
+    from fakesound.orchestration.stages import features as stage
+
+    stage.extract(store=store, config=_config(config, overrides), corpus=corpus, features_out=out)
+
+
+@main.command()
+@store_option
+@config_option
+@set_option
+@run_option
+@features_option
+@click.option("--sweeper", default="optuna", show_default=True, help="optuna or katib.")
+@click.option("--out", help="File for the best point's overrides; without it they are printed only.")
+def sweep(
+    *,
+    store: str,
+    config: str,
+    overrides: tuple[str, ...],
+    run: str,
+    features: str,
+    sweeper: str,
+    out: str | None,
+) -> None:
+    """Search hyperparameters in the space of the experiment file."""
+    from fakesound.orchestration.stages import sweep as stage
+
+    best = stage.sweep(
+        store=store, config=_config(config, overrides), features=features, run=run, sweeper=sweeper
+    )
+    click.echo(best)
+    if out:
+        Path(out).write_text(f"{best}\n")
+
+
+@main.command()
+@store_option
+@config_option
+@set_option
+@run_option
+@features_option
+@click.option("--role", type=click.Choice(["detector", "baseline"]), default="detector", show_default=True)
+@click.option("--best", type=click.Path(exists=True, dir_okay=False), help="File that `sweep --out` wrote.")
+@click.option("--launcher", default="local", show_default=True, help="local or volcano.")
+@click.option("--out", help="Pointer file to write.")
+def train(
+    *,
+    store: str,
+    config: str,
+    overrides: tuple[str, ...],
+    run: str,
+    features: str,
+    role: str,
+    best: str | None,
+    launcher: str,
+    out: str | None,
+) -> None:
+    """Train one model; prints `validation_score=…` after every epoch."""
+    from fakesound.orchestration.stages import train as stage
+
+    stage.train(
+        store=store,
+        config=_config(config, overrides),
+        overrides=Path(best).read_text() if best else stage.NO_OVERRIDES,
+        role=role,
+        features=features,
+        run=run,
+        launcher=launcher,
+        image="",
+        training_out=out,
+    )
+
+
+@main.command()
+@store_option
+@config_option
+@set_option
+@run_option
+@features_option
+@click.option("--detector", required=True, help="Pointer file that `train` wrote.")
+@click.option("--baseline", required=True, help="Pointer file that `train --role baseline` wrote.")
+@click.option("--out", required=True, help="Pointer file to write.")
+@click.option("--report", required=True, help="HTML file to write.")
+def evaluate(
+    *,
+    store: str,
+    config: str,
+    overrides: tuple[str, ...],
+    run: str,
+    features: str,
+    detector: str,
+    baseline: str,
+    out: str,
+    report: str,
+) -> None:
+    """Judge two models side by side on attacks seen and unseen."""
+    from fakesound.orchestration.stages import evaluate as stage
+
+    stage.evaluate(
+        store=store,
+        config=_config(config, overrides),
+        features=features,
+        detector=detector,
+        baseline=baseline,
+        run=run,
+        evaluation_out=out,
+        report_out=report,
+    )
+    click.echo(stage.table_of(out))
+
+
+@main.command()
+@store_option
+@run_option
+@features_option
+@click.option("--training", required=True, help="Pointer file that `train` wrote.")
+@click.option("--evaluation", required=True, help="Pointer file that `evaluate` wrote.")
+def register(*, store: str, run: str, features: str, training: str, evaluation: str) -> None:
+    """Register a trained detector; it becomes champion if it is the first or the better one."""
+    from fakesound.orchestration.stages import register as stage
+
+    click.echo(
+        stage.register(store=store, features=features, training=training, evaluation=evaluation, run=run)
+    )
+
+
+@main.command()
+@store_option
+@click.argument("file")
+@click.option("--model", help="Model URI (models:/fakesound@champion) or folder of a detector.")
+@click.option("--plot", help="Picture to write.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "audacity"]), default="text", show_default=True
+)
+def detect(*, store: str, file: str, model: str | None, plot: str | None, form: str) -> None:
+    """Say whether a recording was forged, and where.
+
+    Exit code: 0 nothing found, 3 forged, 2 could not judge.
+    """
+    from fakesound.cli.detect import detect_and_show
+
+    sys.exit(detect_and_show(file, store=store, model=model, plot=plot, form=form))
+
+
+@main.command()
+def doctor() -> None:
+    """Say what this machine has, which scan backend will be used, and what would make it faster."""
+    from fakesound.cli.doctor import diagnose
+
+    click.echo(diagnose())
+
+
+if __name__ == "__main__":
+    main()
