@@ -21,16 +21,18 @@ STEM_STRIDE = 2
 class TimeMasks:
     """The batch's mask at each time resolution, for layers deep inside torchvision's blocks.
 
-    A layer of stride 2 (odd kernel, padding of half of it) centres its output t on input 2t, so that output t is
-    valid when input 2t is.
+    A layer of stride 2 (odd kernel, padding of half of it) centres its output t on input 2t, so that output t
+    is valid when input 2t is.
     """
 
     def __init__(self) -> None:
         self._masks_by_length: dict[int, Tensor] = {}
+        self.all_valid = True
 
     def set(self, mask_BF: Tensor, num_halvings: int) -> None:
         """Derive the masks of one batch at every resolution down to `num_halvings`."""
         self._masks_by_length = {}
+        self.all_valid = bool(mask_BF.all())
         for _ in range(num_halvings + 1):
             # A length of one stays one when halved: the mask is then the same.
             self._masks_by_length[mask_BF.shape[1]] = mask_BF
@@ -50,7 +52,11 @@ class MaskedBatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Same shape and type; statistics over valid (clip, time, mel) positions."""
+        if self._masks.all_valid:
+            return super().forward(input)
         mask_BT = self._masks.at(input.shape[2])
+        if not self.training:
+            return super().forward(input).masked_fill(~mask_BT[:, None, :, None], 0)
         rows_BTWC = input.permute(0, 2, 3, 1)
         # Valid rows as one tall image, which the native kernel normalises without knowing of clips.
         valid_NWC = rows_BTWC[mask_BT]
@@ -64,8 +70,8 @@ class FCNResNet(nn.Module):
     """Residual backbone over the mel image with a clip head and a frame head.
 
     The frame head is a 1x1 convolution over time of the features averaged over mels, interpolated linearly to
-    frames. The clip head reads their mean and maximum over the clip's time: the mean alone would dilute a short
-    forgery.
+    frames. The clip head reads their mean and maximum over the clip's time: the mean alone would dilute a
+    short forgery.
     """
 
     def __init__(self, config: FCNResNetConfig) -> None:

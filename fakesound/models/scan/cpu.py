@@ -1,5 +1,104 @@
-"""The selective scan on the CPU."""
+"""The selective scan on the CPU in single precision: a fused sequential kernel with its own backward pass.
 
-from fakesound.models.scan.portable import selective_scan
+Shapes: B batch, L tokens, D inner channels, N state.
+"""
 
-__all__ = ["selective_scan"]
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fakesound.models.scan import cpu_kernels
+from fakesound.models.scan.types import Direction
+
+TASKS_WANTED = 16  # the backward pass splits channels into groups until it has so many tasks
+
+
+def selective_scan(direction: Direction, mask_BL: Tensor, *, reverse: bool) -> Tensor:
+    """y (B, L, D) float32, zero at masked tokens; `reverse` travels from the last token to the first."""
+    direction = direction.float()
+    if not mask_BL.all():
+        direction = direction.zeroed(mask_BL)
+    u, _, A, B, C, D, _ = direction
+    keep_starts = torch.is_grad_enabled()
+    return _SelectiveScan.apply(u, direction.step_sizes(), A, B, C, D, mask_BL, reverse, keep_starts)  # pyright: ignore
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().contiguous().numpy()
+
+
+class _SelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, reverse, keep_starts = inputs
+        arrays = [_array(tensor) for tensor in tensors]
+        u_BLD, _, A_DN = arrays[:3]
+        num_clips, num_tokens, num_channels = u_BLD.shape
+        blocks = -(-num_channels // cpu_kernels.LANES)
+        chunks = -(-num_tokens // cpu_kernels.CHUNK) if keep_starts else 0
+        starts = np.empty(
+            (num_clips if keep_starts else 0, blocks, chunks, A_DN.shape[1], cpu_kernels.LANES), np.float32
+        )
+        y_BLD = np.empty_like(u_BLD)
+        _run(cpu_kernels.scan_forward, num_clips * blocks, y_BLD, starts, *arrays, reverse)
+        ctx.save_for_backward(*tensors, torch.from_numpy(starts))
+        ctx.reverse = reverse
+        return torch.from_numpy(y_BLD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        *tensors, starts = ctx.saved_tensors
+        arrays = [_array(tensor) for tensor in tensors]
+        u_BLD, _, A_DN, B_BLN = arrays[:4]
+        num_clips, _, num_channels = u_BLD.shape
+        blocks = -(-num_channels // cpu_kernels.LANES)
+        groups = min(blocks, -(-TASKS_WANTED // num_clips))
+        grad_u_BLD, grad_delta_BLD = np.empty_like(u_BLD), np.empty_like(u_BLD)
+        grad_A_BDN = np.empty((num_clips, *A_DN.shape), np.float32)
+        grad_B_GBLN = np.zeros((groups, *B_BLN.shape), np.float32)
+        grad_C_GBLN = np.zeros_like(grad_B_GBLN)
+        grad_D_BD = np.empty((num_clips, num_channels), np.float32)
+        gradients = (grad_u_BLD, grad_delta_BLD, grad_A_BDN, grad_B_GBLN, grad_C_GBLN, grad_D_BD)
+        grad_y_BLD = _array(grad_outputs[0])
+        _run(
+            cpu_kernels.scan_backward,
+            num_clips * groups,
+            *gradients,
+            grad_y_BLD,
+            _array(starts),
+            *arrays,
+            ctx.reverse,
+        )
+        per_token = [torch.from_numpy(array) for array in gradients[:2]]
+        summed = [torch.from_numpy(array).sum(0) for array in gradients[2:]]
+        return *per_token, *summed, None, None, None
+
+
+def _run(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:
+    """Run all tasks of `kernel` on as many threads as torch uses, the calling one among them.
+
+    Threads of our own, and not numba's: its OpenMP pool would spin against torch's, and breaks when forked.
+    Interleaved tasks keep them evenly busy when clips differ in length.
+    """
+    threads = max(1, min(torch.get_num_threads(), num_tasks))
+    others = [
+        _pool(os.getpid(), threads).submit(kernel, *arguments, first, threads) for first in range(1, threads)
+    ]
+    kernel(*arguments, 0, threads)
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(process_id: int, threads: int) -> ThreadPoolExecutor:
+    """One pool a process: threads do not survive a fork."""
+    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"scan-{process_id}")

@@ -1,0 +1,213 @@
+"""The scans: the reference against its formula in plain loops, every backend against the reference."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakesound.core.errors import UserError
+from fakesound.models.scan import Direction, causal_conv_silu, choose_backend, selective_scan_bidirectional
+
+NAMES = (*Direction._fields, "z_BLD")
+
+
+def draw_inputs(*, B, L, D, N, largest_step=1.0, seed=0, dtype=torch.float64):
+    """Forward and backward directions and the gate, all leaves; step sizes reach `largest_step`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    def direction():
+        step = torch.rand(B, L, D, generator=generator, dtype=dtype) * largest_step
+        A = -torch.rand(D, N, generator=generator, dtype=dtype) * N - 0.01
+        bias = torch.rand(D, generator=generator, dtype=dtype) - 1
+        return Direction(normal(B, L, D), step, A, normal(B, L, N), normal(B, L, N), normal(D), bias)
+
+    return [*direction(), *direction(), normal(B, L, D)]
+
+
+def scan(tensors, mask, backend):
+    return selective_scan_bidirectional(
+        Direction(*tensors[:7]), Direction(*tensors[7:14]), tensors[14], mask, backend=backend
+    )
+
+
+def outputs_and_gradients(tensors, mask, backend, dtype):
+    leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
+    y = scan(leaves, mask, backend)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradients = torch.autograd.grad((y * weights.to(y.dtype)).sum(), leaves)
+    return [y.detach(), *gradients]
+
+
+def assert_close_to_float64(tensors, mask, backend, tolerance=1e-5):
+    expected = outputs_and_gradients(tensors, mask, "reference", torch.float64)
+    found = outputs_and_gradients(tensors, mask, backend, torch.float32)
+    for index, (want, have) in enumerate(zip(expected, found, strict=True)):
+        name = "y" if index == 0 else NAMES[-1] if index == 15 else NAMES[(index - 1) % 7]
+        scale = want.abs().max().item() or 1.0
+        assert (have.double() - want).abs().max().item() <= tolerance * scale, name
+
+
+def loop_in_float64(direction, mask, order):
+    """h = exp(delta A) h + delta B u; y = C h + D u, one number at a time."""
+    u, raw, A, B, C, D, bias = (tensor.numpy() for tensor in direction)
+    y = np.zeros_like(u)
+    for b, d in np.ndindex(u.shape[0], u.shape[2]):
+        h = np.zeros(A.shape[1])
+        for t in order:
+            if not mask[b, t]:
+                continue
+            delta = np.log1p(np.exp(raw[b, t, d] + bias[d]))
+            for n in range(A.shape[1]):
+                h[n] = np.exp(delta * A[d, n]) * h[n] + delta * B[b, t, n] * u[b, t, d]
+            y[b, t, d] = (C[b, t] * h).sum() + D[d] * u[b, t, d]
+    return y
+
+
+def test_reference_equals_the_formula_in_plain_loops():
+    tensors = draw_inputs(B=2, L=9, D=3, N=4, largest_step=10)
+    mask = torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
+    forward = loop_in_float64(Direction(*tensors[:7]), mask, range(9))
+    backward = loop_in_float64(Direction(*tensors[7:14]), mask, range(8, -1, -1))
+    gate = torch.nn.functional.silu(tensors[14]).numpy()
+    np.testing.assert_allclose(scan(tensors, mask, "reference"), (forward + backward) / 2 * gate, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["reference", "portable"])
+def test_gradients_in_float64_equal_finite_differences(backend):
+    tensors = [tensor.requires_grad_() for tensor in draw_inputs(B=1, L=4, D=2, N=2)]
+    mask = torch.tensor([[True, True, True, False]])
+    assert torch.autograd.gradcheck(lambda *leaves: scan(leaves, mask, backend), tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", ["portable", "numba"])
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    sizes=st.fixed_dictionaries(
+        {"B": st.integers(1, 3), "L": st.integers(1, 40), "D": st.integers(1, 70), "N": st.integers(1, 17)}
+    ),
+    largest_step=st.sampled_from([0.1, 1.0, 10.0]),
+    seed=st.integers(0, 99),
+    masked=st.booleans(),
+)
+def test_outputs_and_all_gradients_are_those_of_float64(backend, sizes, largest_step, seed, masked):
+    tensors = draw_inputs(**sizes, largest_step=largest_step, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(sizes["B"], sizes["L"], generator=generator) > (0.3 if masked else -1)
+    assert_close_to_float64(tensors, mask, backend)
+
+
+@pytest.mark.parametrize("backend", ["portable", "numba"])
+def test_long_sequences_keep_their_precision(backend):
+    tensors = draw_inputs(B=1, L=600, D=65, N=16, largest_step=10)
+    assert_close_to_float64(tensors, torch.arange(600)[None] < 570, backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", "portable", "numba"])
+def test_masked_tokens_influence_nothing_and_get_no_gradient(backend):
+    clean = draw_inputs(B=2, L=20, D=5, N=3)
+    mask = torch.arange(20) < torch.tensor([[20], [11]])
+    dirty = [tensor.clone() for tensor in clean]
+    for index, tensor in enumerate(dirty):
+        if tensor.shape[:2] == (2, 20):
+            dirty[index][~mask] = float("nan")
+    want = outputs_and_gradients(clean, mask, backend, torch.float32)
+    have = outputs_and_gradients(dirty, mask, backend, torch.float32)
+    for w, h in zip(want, have, strict=True):
+        assert torch.equal(w, h)
+        if w.shape[:2] == (2, 20):
+            assert (w[~mask] == 0).all()
+
+
+def test_backward_direction_is_the_forward_one_on_flipped_tokens():
+    tensors = draw_inputs(B=2, L=12, D=4, N=3)
+    whole = torch.ones(2, 12, dtype=torch.bool)
+    flipped = [tensor.flip(1) if tensor.shape[:2] == (2, 12) else tensor for tensor in tensors]
+    swapped = [*flipped[7:14], *flipped[:7], flipped[14]]
+    torch.testing.assert_close(scan(tensors, whole, "numba"), scan(swapped, whole, "numba").flip(1))
+
+
+def test_numba_is_deterministic_and_independent_of_the_number_of_threads():
+    tensors = draw_inputs(B=3, L=33, D=130, N=16)
+    whole = torch.ones(3, 33, dtype=torch.bool)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            results.append(outputs_and_gradients(tensors, whole, "numba", torch.float32)[:8])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(one, two) for one, two in zip(*results[1:], strict=True))
+
+
+def test_half_precision_inputs_are_scanned_in_single_precision():
+    tensors = draw_inputs(B=1, L=30, D=8, N=4)
+    mask = torch.ones(1, 30, dtype=torch.bool)
+    rounded = [tensor.bfloat16() for tensor in tensors]
+    y = scan(rounded, mask, "numba")
+    assert y.dtype == torch.bfloat16
+    want = scan([tensor.double() for tensor in rounded], mask, "reference")
+    assert ((y.double() - want).abs().max() / want.abs().max()).item() < 0.02
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_convolution_equals_torch_conv1d(reverse):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)
+    weight = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    bias = torch.randn(3, generator=generator, dtype=torch.float64)
+    seen = x.flip(1) if reverse else x
+    padded = torch.nn.functional.pad(seen.transpose(1, 2), (3, 0))
+    want = torch.nn.functional.silu(torch.nn.functional.conv1d(padded, weight[:, None], bias, groups=3))
+    want = want.transpose(1, 2)
+    have = causal_conv_silu(x, weight, bias, reverse=reverse)
+    torch.testing.assert_close(have, want.flip(1) if reverse else want)
+    leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    assert torch.autograd.gradcheck(lambda *args: causal_conv_silu(*args, reverse=reverse), leaves)
+
+
+def test_choice_of_backend_can_be_forced(monkeypatch):
+    monkeypatch.delenv("FAKESOUND_SCAN_BACKEND", raising=False)
+    assert choose_backend("cpu").name == "numba"
+    assert choose_backend("cpu", "reference").name == "reference"
+    monkeypatch.setenv("FAKESOUND_SCAN_BACKEND", "portable")
+    assert choose_backend(torch.device("cpu")).name == "portable"
+    monkeypatch.setenv("FAKESOUND_SCAN_BACKEND", "abacus")
+    with pytest.raises(UserError, match="known: reference, portable, numba, cuda"):
+        choose_backend("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_cuda_backend_is_refused_without_cuda():
+    with pytest.raises(UserError, match="cannot run on cpu here: it needs a CUDA device"):
+        choose_backend("cpu", "cuda")
+    choice = choose_backend("cuda")
+    assert choice.name == "portable"
+    assert "no CUDA device" in choice.reason
+    assert "mamba-ssm" in choice.faster_hint
+    assert "mamba_ssm" not in sys.modules
+
+
+def test_kernels_compile_where_no_cache_folder_can_be_written(monkeypatch):
+    from fakesound.models.scan import cpu_kernels
+
+    calls = []
+
+    def njit(_signature, *, cache=False, **_options):
+        calls.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(cpu_kernels, "njit", njit)
+    assert cpu_kernels._compiled("void()")(len) is len
+    assert calls == [True, False]
