@@ -1,0 +1,1 @@
+"""Forgery: attack families without neural weights, matched to what they replace, and genuine controls."""
