@@ -5,7 +5,6 @@ Shapes: n clips.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +28,7 @@ from fakesound.evaluation.result import (
     OperatingPoint,
     TrivialFigure,
 )
+from fakesound.evaluation.trivial import TrivialRow
 from fakesound.evaluation.views import View, read_view, splits_of
 from fakesound.metrics import clip, ranking, segments
 from fakesound.metrics.bootstrap import Estimate, Resampler, ranked
@@ -41,24 +41,13 @@ INTERVAL = (
 )
 
 
-class TrivialRowLike(Protocol):
-    """What a trivial detector reports: see `fakesound.evaluation.trivial.TrivialRow`."""
-
-    view: str
-    level: str
-    fit: str
-    auc: float
-    low: float
-    high: float
-
-
 def evaluate(
     predictions: Mapping[str, pa.Table],
     operating_points: Mapping[str, OperatingPoint],
     config: EvaluationConfig,
     *,
     patch_frames: int,
-    trivial: Iterable[TrivialRowLike] = (),
+    trivial: Iterable[TrivialRow] = (),
     facts: Mapping[str, JsonValue] | None = None,
 ) -> EvaluationResult:
     """Every figure of every model.
@@ -96,7 +85,7 @@ def evaluate(
     return EvaluationResult(
         models=models,
         references=references,
-        trivial=tuple(TrivialFigure.model_validate(row, from_attributes=True) for row in trivial),
+        trivial=tuple(TrivialFigure.of(row) for row in trivial),
         method=Method(
             interval=INTERVAL,
             draws=config.bootstrap_draws,

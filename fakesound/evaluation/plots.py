@@ -191,7 +191,8 @@ def _svg(figure: Figure, axes_of: Mapping[str, Axes], y_label: str) -> str:
         axes.set_ylim(-0.02, 1.02)
         if k % 3 == 0:
             axes.set_ylabel(y_label)
-    handles, labels = next(iter(axes_of.values())).get_legend_handles_labels()
+    found = (axes.get_legend_handles_labels() for axes in axes_of.values())
+    handles, labels = max(found, key=lambda pair: len(pair[0]))  # a panel may be empty
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     return _to_svg(figure)
 

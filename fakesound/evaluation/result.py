@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import JsonValue
 
 from fakesound.core.config import Config
+from fakesound.evaluation.trivial import TrivialRow
 from fakesound.metrics.bootstrap import Estimate
 
 ALL_REAL = "all_real"
@@ -68,9 +69,13 @@ class TrivialFigure(Config):
     view: str
     level: Literal["clip", "frame"]
     fit: Literal["train", "cross"]
-    auc: float
-    low: float
-    high: float
+    auc: Metric
+
+    @classmethod
+    def of(cls, row: TrivialRow) -> Self:
+        """From what a trivial detector reports."""
+        auc = Metric.of(Estimate(row.auc, row.low, row.high))
+        return cls(view=row.view, level=row.level, fit=row.fit, auc=auc)
 
 
 class Method(Config):

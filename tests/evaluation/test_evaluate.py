@@ -13,6 +13,7 @@ from fakesound.evaluation.evaluate import evaluate
 from fakesound.evaluation.operating_point import choose_operating_point
 from fakesound.evaluation.result import EvaluationResult, OperatingPoint
 from fakesound.evaluation.table import render_table, short
+from fakesound.evaluation.trivial import TrivialRow
 from fakesound.evaluation.views import read_view
 from fakesound.metrics import clip, segments
 
@@ -26,12 +27,13 @@ def run(predictions, **extra):
 
 @pytest.fixture(scope="module")
 def result(predictions):
-    trivial = [
-        type(
-            "Row", (), {"view": "hard", "level": "clip", "fit": "train", "auc": 0.5, "low": 0.4, "high": 0.6}
-        )()
+    rows = [
+        TrivialRow(view="hard", level="clip", fit="train", auc=0.5, low=0.4, high=0.6),
+        TrivialRow(
+            view="hard", level="frame", fit="cross", auc=float("nan"), low=float("nan"), high=float("nan")
+        ),
     ]
-    return run(predictions, trivial=trivial, facts={"seed": 3})
+    return run(predictions, trivial=rows, facts={"seed": 3})
 
 
 def test_values_are_those_of_the_metrics(predictions, result):
@@ -105,7 +107,7 @@ def test_json_returns_the_same_result_and_csv_is_tidy(result):
     assert float(found["value"]) == pytest.approx(
         result.models["vim"].splits["hard"].metrics["clip_auc"].value, rel=1e-5
     )
-    assert result.trivial[0].auc == 0.5 and result.facts == {"seed": 3}
+    assert result.trivial[0].auc.value == 0.5 and result.facts == {"seed": 3}
 
 
 def test_models_must_be_scored_on_the_same_clips(predictions):

@@ -11,6 +11,7 @@ from fakesound.evaluation.config import EvaluationConfig
 from fakesound.evaluation.evaluate import evaluate
 from fakesound.evaluation.operating_point import choose_operating_point
 from fakesound.evaluation.report import choose_gallery, render_report
+from fakesound.evaluation.trivial import TrivialRow
 from fakesound.evaluation.views import read_view
 
 HOSTILE = "<script>alert(1)</script>"
@@ -58,6 +59,7 @@ def page(predictions):
         points,
         EvaluationConfig(bootstrap_draws=100),
         patch_frames=16,
+        trivial=[TrivialRow(view="zeroshot", level="clip", fit="train", auc=0.71, low=0.6, high=0.8)],
         facts={"commit": "abc123", "corpus": {"digest": "d" * 16, "none": None, "list": [1]}},
     )
     return render_report(result, predictions, lambda clip_id: np.ones((frames[clip_id], 8), np.float16))
@@ -91,6 +93,7 @@ def test_page_says_what_was_found_and_how(page):
         "never on test",
     ):
         assert text in page
+    assert '<td class="far">.71 (.60–.80)</td>' in page
     assert HOSTILE not in page and "&lt;script&gt;" in page
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
 
