@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
+from kfp import local
 
 from fakesound.core.errors import UserError
 from fakesound.core.store import Pointer, Store
+from fakesound.evaluation.result import EvaluationResult
+from fakesound.evaluation.table import render_table
 from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.process import FAILURE_MARK, LINE_MARK, RUN_PID, STEP_LINES
 from fakesound.orchestration.tracking import open_command
+from pipelines.unseen_attack import unseen_attack
 
 TITLES = {
     "open-run": "opening the run",
@@ -59,7 +63,7 @@ class StepFailedError(Exception):
 
 
 class RunView(io.TextIOBase):
-    """Stands in for stdout while kfp runs: shows what steps say, keeps what they say when they fail, logs all.
+    """Stands in for stdout while kfp runs: shows what steps say, keeps their last words, logs everything.
 
     Args:
         screen: where progress goes.
@@ -129,10 +133,6 @@ def run_locally(store: Store, arguments: dict[str, Any], log_path: Path) -> Path
     Raises:
         StepFailedError: a step failed.
     """
-    from kfp import local
-
-    from pipelines.unseen_attack import unseen_attack
-
     # kfp suspects any image whose name lacks "python" of having none; the local runner uses no image at all.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
     os.environ |= {STEP_LINES: "1", RUN_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
@@ -152,9 +152,6 @@ def run_locally(store: Store, arguments: dict[str, Any], log_path: Path) -> Path
 
 def show_result(store: Store, root: Path, log_path: Path) -> None:
     """Print the table, where the report is, what was registered, and how to open MLflow."""
-    from fakesound.evaluation.result import EvaluationResult
-    from fakesound.evaluation.table import render_table
-
     place = Pointer.read(next(root.glob("*/evaluate/evaluation"))).open()
     result = EvaluationResult.model_validate_json(place.read_bytes("metrics.json"))
     print(f"\n{render_table(result)}\n")
@@ -178,7 +175,9 @@ def only_run(store: Store) -> Iterator[None]:
         with FileLock(store.local_root / ".run.lock", timeout=0):
             yield
     except Timeout:
-        raise UserError(f"another run is using the store {store.url}: wait for it, or choose another") from None
+        raise UserError(
+            f"another run is using the store {store.url}: wait for it, or choose another"
+        ) from None
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -5,6 +5,9 @@ open_run -> corpus -> plan_features -> features_shard (one task a shard) -> fini
   `-------> train baseline ------+-> evaluate -> register            (on exit: close_run)
 """
 
+# kfp's decorators turn functions into factories of tasks, which their types do not say.
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from kfp import dsl
 
 from components.close_run.component import close_run
@@ -92,7 +95,6 @@ def unseen_attack(  # noqa: PLR0917
         ).set_container_image(image)
         register(
             store=store,
-            config=config,
             run=run.output,
             features=features,
             training=trained["detector"],

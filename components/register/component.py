@@ -9,7 +9,6 @@ from components.image import IMAGE
 def register(
     *,
     store: str,
-    config: str,
     run: str,
     features: dsl.Input[dsl.Dataset],
     training: dsl.Input[dsl.Model],
@@ -22,7 +21,6 @@ def register(
     return run_step(
         stage.register,
         store=store,
-        config=config,
         features=features.path,
         training=training.path,
         evaluation=evaluation.path,

@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def diagnose() -> str:
-    """The report, as text. Versions come from package metadata: CUDA packages are never imported without CUDA."""
+    """The report, as text. Versions are read from metadata: CUDA packages are never imported without CUDA."""
     rows = [("python", platform.python_version()), ("cpu", _guarded(_cpu)), ("gpu", _guarded(_gpu))]
     rows += [(name, _guarded(_version(name))) for name in PACKAGES]
     rows += [("scan backend", _guarded(_backend)), ("faster", _guarded(_advice))]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fakesound.core.config import Config
 from fakesound.core.errors import UserError
@@ -59,6 +59,16 @@ class RunConfig(Config):
     sweep: SweepConfig = SweepConfig()
     launch: LaunchConfig = LaunchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, values: Any) -> Any:
+        """A partial `detector` or `baseline` is of the default's kind."""
+        if not isinstance(values, dict):
+            return values
+        kinds = {"detector": "vim", "baseline": "fcn_resnet"}
+        partial = {name: values[name] for name in kinds if isinstance(values.get(name), dict)}
+        return values | {name: {"kind": kinds[name]} | model for name, model in partial.items()}
 
     @classmethod
     def load(cls, source: str, overrides: Iterable[str] = ()) -> Self:

@@ -156,7 +156,7 @@ class Experiment(_KatibObject):
     spec: ExperimentSpec
 
     def overrides(self, values: Mapping[str, ParameterValue]) -> list[str]:
-        """The trial's `--set` arguments that name a parameter, `values` put in: a point as a configuration."""
+        """The trial's `--set` arguments that name a parameter, with `values` put in."""
         by_name = {
             parameter.name: values[parameter.reference]
             for parameter in self.spec.trial_template.trial_parameters
@@ -171,7 +171,7 @@ class Experiment(_KatibObject):
 @cache
 def load_experiment() -> Experiment:
     """The experiment that ships with fakesound."""
-    return parse_experiment((resources.files(__package__) / EXPERIMENT_FILE).read_text())
+    return parse_experiment((resources.files("fakesound.orchestration") / EXPERIMENT_FILE).read_text())
 
 
 def parse_experiment(manifest: str) -> Experiment:

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
@@ -104,7 +104,8 @@ class LocalLauncher:
         logging.getLogger("torchx").setLevel(logging.ERROR)
         os.environ.setdefault(RUN_PID, str(os.getpid()))  # ranks end with the run, or else with this process
         app = training_app(job)
-        factories: dict[str, SchedulerFactory] = {"local_cwd": create_scheduler}
+        factories = {"local_cwd": cast("SchedulerFactory", create_scheduler)}
+        status: AppStatus | None = None
         with tempfile.TemporaryDirectory() as logs, Runner("fakesound", factories) as runner:
             handle = runner.run(app, scheduler="local_cwd", cfg={"log_dir": logs})
             for line in runner.log_lines(handle, ROLE, k=0, should_tail=True):

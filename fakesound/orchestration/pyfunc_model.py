@@ -1,7 +1,7 @@
 """The registered model as MLflow stores it: audio in, verdict and regions out.
 
-MLflow keeps this file beside the detector's bundle ("models from code": nothing is pickled) and runs it to load
-the model; fakesound itself must be installed there.
+MLflow keeps this file beside the detector's bundle ("models from code": nothing is pickled) and runs it to
+load the model; fakesound itself must be installed there.
 """
 
 import io
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import soundfile
+from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from fakesound.core.errors import UserError
@@ -26,9 +26,9 @@ RATE_PARAM = "sample_rate_hz"
 class DetectorModel(PythonModel):
     """Judges recordings.
 
-    Input: a path, the bytes of an audio file, a mono array (n,) with `params={"sample_rate_hz": …}`, a list of
-    these, or a data frame with a column `audio`. Output: a list of dictionaries as `fakesound detect --format
-    json` prints.
+    Input: a path, the bytes of an audio file, a mono array (n,) with `params={"sample_rate_hz": …}`, a list
+    of these, or a data frame with a column `audio`. Output: a list of dictionaries as `fakesound detect
+    --format json` prints.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -38,7 +38,7 @@ class DetectorModel(PythonModel):
         self._bundle = load_bundle(Path(context.artifacts[BUNDLE]))
 
     # mlflow takes annotations here for a schema of rows and columns, which audio is not.
-    def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN201
+    def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN201  # pyright: ignore[reportIncompatibleMethodOverride]
         """See the class."""
         rate_hz = int((params or {}).get(RATE_PARAM, 0))
         return [self._judge(audio, rate_hz) for audio in _items(model_input)]
@@ -76,4 +76,4 @@ def _as_file(audio: Any, rate_hz: int) -> Iterator[Path]:
         yield path
 
 
-mlflow.models.set_model(DetectorModel())
+set_model(DetectorModel())

@@ -1,7 +1,8 @@
 """Registered versions of the detector, and which of them is the champion.
 
-The first version becomes champion. A later one takes the alias only if it scores higher than the champion on the
-same validation clips; where the two cannot be compared, the champion stays. The reason is written either way.
+The first version becomes champion. A later one takes the alias only if it scores higher than the champion on
+the same validation clips; where the two cannot be compared, the champion stays. The reason is written either
+way.
 """
 
 import tempfile
@@ -101,7 +102,7 @@ def find_champion(tracking: Tracking) -> "ModelVersion | None":
 
 
 def fetch_bundle(tracking: Tracking, model_uri: str) -> Bundle:
-    """Download and load the bundle of a model (`models:/fakesound@champion`, `models:/fakesound/3`, `runs:/…`).
+    """Download and load the bundle of a model: `models:/fakesound@champion`, `models:/fakesound/3`.
 
     Raises:
         UserError: there is no such model, or it is not one of ours.
@@ -123,7 +124,8 @@ def fetch_bundle(tracking: Tracking, model_uri: str) -> Bundle:
 
 
 def _find_version(tracking: Tracking, digest: str) -> "ModelVersion | None":
-    found = tracking.client.search_model_versions(f"name = '{MODEL_NAME}' and tags.`{BUNDLE_TAG}` = '{digest}'")
+    wanted = f"name = '{MODEL_NAME}' and tags.`{BUNDLE_TAG}` = '{digest}'"
+    found = tracking.client.search_model_versions(wanted)
     return found[0] if found else None
 
 

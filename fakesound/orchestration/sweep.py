@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -206,8 +206,8 @@ def _try(
     except Exception as error:
         record.state, record.value, failure = "failed", None, error
         say(f"trial {asked.number} failed: {error}")
-    states = _states()
-    study.tell(asked, None if record.state == "failed" else record.value, state=states[record.state])
+    # Optuna takes a stopped trial's value from its last report.
+    study.tell(asked, record.value if record.state == "complete" else None, state=_states()[record.state])
     return record, failure
 
 
@@ -240,10 +240,3 @@ def _best(study: "optuna.Study", experiment: Experiment) -> Best:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def trial_records(place: Place) -> Iterator[TrialRecord]:
-    """The finished trials that a place keeps."""
-    for name in place.names():
-        if name.startswith(f"{TRIALS}/"):
-            yield TrialRecord(**place.read_json(name))

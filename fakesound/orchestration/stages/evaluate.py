@@ -14,10 +14,9 @@ import torch
 from fakesound.core.config import digest_of
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
-from fakesound.corpora.views import VIEWS, view_rows
 from fakesound.evaluation.evaluate import evaluate as evaluate_predictions
 from fakesound.evaluation.operating_point import choose_operating_point
-from fakesound.evaluation.predict import predict_clips, read_clips, read_predictions, write_predictions
+from fakesound.evaluation.predict import predict_views, read_predictions, write_predictions
 from fakesound.evaluation.report import render_report
 from fakesound.evaluation.result import EvaluationResult
 from fakesound.evaluation.table import HEADLINE, render_table
@@ -87,35 +86,9 @@ def table_of(evaluation: str) -> str:
     return render_table(read_result(Pointer.read(evaluation).open()))
 
 
-def predict_views(bundle: Bundle, features: FeatureSet, views: tuple[str, ...], batch_clips: int) -> pa.Table:
-    """Scores of the clips of some views, as `schemas.PREDICTIONS`."""
-    rows = {view: view_rows(features.table, view, features.metadata["protocol"]) for view in views}
-    clip_ids = {view: table["clip_id"].to_pylist() for view, table in rows.items() if table.num_rows}
-    everything = {clip_id for members in clip_ids.values() for clip_id in members}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    predictions = predict_clips(
-        bundle.detector,
-        read_clips(features, everything),
-        views=clip_ids,
-        device=device,
-        batch_clips=batch_clips,
-    )
-    return _with_sources_of_views(predictions, rows)
-
-
-def _with_sources_of_views(predictions: pa.Table, rows: Mapping[str, pa.Table]) -> pa.Table:
-    """Replace `source`: which sources hang together depends on what is heard in the view (donors of splices)."""
-    component = {
-        (view, clip_id): name
-        for view, table in rows.items()
-        for clip_id, name in zip(
-            table["clip_id"].to_pylist(), table["source_component"].to_pylist(), strict=True
-        )
-    }
-    pairs = zip(predictions["split"].to_pylist(), predictions["clip_id"].to_pylist(), strict=True)
-    index = predictions.schema.get_field_index("source")
-    sources = pa.array([component[pair] for pair in pairs], pa.string())
-    return predictions.set_column(index, predictions.schema.field(index), sources)
+def device() -> str:
+    """Where models are run."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _evaluate(place: Place, config: RunConfig, inputs: Mapping[str, Pointer]) -> None:
@@ -145,15 +118,14 @@ def _names(bundles: Mapping[str, Bundle]) -> dict[str, str]:
     return {"detector": detector, "baseline": baseline if baseline != detector else f"{baseline}-baseline"}
 
 
-def _predictions(
-    place: Place, name: str, bundle: Bundle, features: FeatureSet, batch_clips: int
-) -> pa.Table:
+def _predictions(place: Place, name: str, bundle: Bundle, features: FeatureSet, batch_clips: int) -> pa.Table:
     """Score every view, unless an interrupted evaluation already did."""
     file = f"predictions-{name}.parquet"
     if not place.exists(file):
         say(f"scoring {name}")
         with place.writing(file) as path:
-            write_predictions(path, predict_views(bundle, features, VIEWS, batch_clips))
+            table = predict_views(bundle.detector, features, device=device(), batch_clips=batch_clips)
+            write_predictions(path, table)
     return read_predictions(place.local_path(file))
 
 

@@ -1,0 +1,135 @@
+"""Training one model on all ranks of the configuration."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from fakesound.core.errors import UserError
+from fakesound.core.progress import say
+from fakesound.core.store import Place, Pointer, Store
+from fakesound.orchestration.config import RunConfig
+from fakesound.orchestration.detectors import copy_detector
+from fakesound.orchestration.epochs import SCORE, backfill, read_records
+from fakesound.orchestration.launch import TrainingJob, get_launcher
+from fakesound.orchestration.tracking import Tracking
+from fakesound.orchestration.worker import REQUEST_NAME
+from fakesound.training.request import TrainingRequest, training_place
+
+DETECTOR, BASELINE = "detector", "baseline"
+NO_OVERRIDES = "[]"
+
+
+def train(
+    *,
+    store: str,
+    config: str,
+    overrides: str,
+    role: str,
+    features: str,
+    run: str,
+    launcher: str,
+    image: str,
+    training_out: str | None,
+) -> None:
+    """Train the detector or the baseline (or find it trained), and write the pointer to it.
+
+    Args:
+        store: URL.
+        config: preset, file or JSON.
+        overrides: what the sweep found: a JSON list of `key.key=value`.
+        role: detector or baseline.
+        features: pointer file.
+        run: parent tracking run; empty for none.
+        launcher: see `launch.get_launcher`.
+        image: container image of the ranks; the local launcher needs none.
+        training_out: pointer file to write; None writes none.
+
+    Raises:
+        UserError: something given cannot be used.
+        TrainingFailedError: a rank failed.
+    """
+    opened = Store(store)
+    run_config = RunConfig.load(config).with_overrides(_parse_overrides(overrides))
+    request = training_request(run_config, role, Pointer.read(features), opened)
+    place = training_place(opened, request)
+    tracking = Tracking(opened)
+    child = tracking.start(
+        f"train-{role}",
+        "training",
+        parent=run,
+        params=request.model_dump(mode="json"),
+        tags={"fakesound.training": place.uri, "fakesound.role": role},
+    )
+    try:
+        if place.is_complete():
+            say(f"{request.model.kind} is already trained: {place.uri}")
+        else:
+            say(f"training {request.model.kind} in {request.world_size} processes")
+            with place.writing(REQUEST_NAME) as path:
+                request.write(path)
+            get_launcher(launcher).run(_job(request, place, child, image, run_config))
+        pointer = place.pointer()
+        _track(tracking, child, pointer.open())
+    except BaseException:
+        tracking.finish(child, succeeded=False)
+        raise
+    tracking.finish(child, succeeded=True)
+    if training_out:
+        pointer.write(training_out)
+
+
+def training_request(config: RunConfig, role: str, features: Pointer, store: Store) -> TrainingRequest:
+    """What to train in this role.
+
+    Raises:
+        UserError: there is no such role.
+    """
+    if role not in (DETECTOR, BASELINE):
+        raise UserError(f"no role {role!r}; known: {DETECTOR}, {BASELINE}")
+    is_detector = role == DETECTOR
+    return TrainingRequest(
+        features=features,
+        store_url=store.url,
+        model=config.detector if is_detector else config.baseline,
+        training=config.training if is_detector else config.baseline_training,
+        world_size=_world_size(config.launch.processes),
+    )
+
+
+def _world_size(processes: int) -> int:
+    """One process a GPU at most: two on one GPU only get in each other's way."""
+    return min(processes, torch.cuda.device_count()) if torch.cuda.is_available() else processes
+
+
+def _parse_overrides(text: str) -> list[str]:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UserError(f"overrides must be a JSON list of key.key=value, not {text!r:.80}")
+    return values
+
+
+def _job(request: TrainingRequest, place: Place, child: str, image: str, config: RunConfig) -> TrainingJob:
+    return TrainingJob(
+        name=f"train-{place.key}",
+        arguments=(place.uri, child),
+        processes=request.world_size,
+        threads_per_process=config.launch.threads_per_process,
+        python=sys.executable,
+        image=image,
+    )
+
+
+def _track(tracking: Tracking, child: str, place: Place) -> None:
+    """Epochs that no rank reported in this run (a resumed or reused training), and the checkpoint."""
+    records = read_records(place)
+    backfill(tracking, child, records)
+    tracking.log_metrics(child, {"best_score": max(record[SCORE] for record in records)})
+    with tempfile.TemporaryDirectory() as folder:
+        copy_detector(place, Path(folder))
+        tracking.log_folder(child, Path(folder), "detector")
