@@ -145,6 +145,11 @@ class Place:
         except ValueError as error:
             raise IntegrityError(f"{self.uri}/{name} is not JSON: {error}") from None
 
+    def remove(self, name: str) -> None:
+        """Delete a file of an unfinished place, if it is there."""
+        if self._fs.exists(self._at(name)):
+            self._fs.rm_file(self._at(name))
+
     def local_path(self, name: str) -> Path:
         """A local path to read `name` from; a remote file is downloaded once into the local cache."""
         if self._is_local:

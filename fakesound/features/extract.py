@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fakesound.core.config import digest_of
 from fakesound.core.errors import IntegrityError, UserError
+from fakesound.core.lifetime import end_with_parent
 from fakesound.core.progress import track
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.schemas import MANIFEST, check_schema, features_schema
@@ -121,7 +122,8 @@ def extract_features(corpus: Pointer, config: FeatureConfig, store: Store, num_p
             write_shard(corpus, config, store, shard)
         return finish_features(corpus, config, store)
     # Spawned, not forked: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(min(num_processes, len(missing)), mp_context=get_context("spawn")) as pool:
+    context, workers = get_context("spawn"), min(num_processes, len(missing))
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         running = [pool.submit(write_shard, corpus, config, store, shard) for shard in missing]
         for done in track(as_completed(running), "features, shards", total=len(running)):
             done.result()

@@ -33,6 +33,15 @@ def test_an_unfinished_place_is_not_read_as_whole(place):
         Pointer(uri=place.uri, digest="0").open()
 
 
+def test_a_removed_file_is_gone_and_removing_it_again_is_no_error(place):
+    place.write_bytes("a/data", b"1")
+    place.remove("a/data")
+    place.remove("a/data")
+    assert place.names() == []
+    with pytest.raises(IntegrityError, match="not a file name"):
+        place.remove("../data")
+
+
 def test_an_altered_file_is_refused(place):
     place.write_bytes("data", b"good")
     pointer = place.complete({})

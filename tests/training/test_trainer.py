@@ -1,0 +1,266 @@
+import hashlib
+import json
+import os
+import signal
+import time
+from multiprocessing import get_context
+
+import pytest
+import torch
+
+from fakesound.core.errors import UserError
+from fakesound.core.store import Store
+from fakesound.models.bundle import load_bundle
+from fakesound.training import trainer
+from fakesound.training.checkpoint import load_latest
+from fakesound.training.data import collate
+from fakesound.training.ranks import Ranks
+from fakesound.training.request import TrainingRequest, training_place
+from fakesound.training.trainer import DivergedError, train
+
+
+def place_of(request):
+    return training_place(Store(request.store_url), request)
+
+
+def last_tensors(request):
+    checkpoint = load_latest(place_of(request), request.key())
+    assert checkpoint is not None
+    return checkpoint
+
+
+def timeless(records):
+    return [{k: v for k, v in record.items() if "seconds" not in k} for record in records]
+
+
+def assert_same_training(one, other):
+    a, b = last_tensors(one), last_tensors(other)
+    assert a.tensors.keys() == b.tensors.keys()
+    for name, tensor in a.tensors.items():
+        assert torch.equal(tensor, b.tensors[name]), name
+    assert a.state.random_states == b.state.random_states
+    timeless = [
+        [{k: v for k, v in record.items() if "seconds" not in k} for record in x.state.records]
+        for x in (a, b)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_learns_reports_and_completes(tiny_model, make_request, capsys):
+    request = make_request(epochs=12)
+    records = []
+    train(request, Ranks(), records.append)
+    place = place_of(request)
+    assert place.is_complete()
+    assert [record.epoch for record in records] == list(range(1, 13))
+    assert records[-1].loss < 0.7 * records[0].loss
+    assert max(record.score for record in records) > 0.9
+    assert {"validation/clip_auc", "validation_unseen/frame_auc"} <= records[0].validation.keys()
+    written = [json.loads(line) for line in place.read_bytes("epochs.jsonl").splitlines()]
+    assert [line["score"] for line in written] == [record.score for record in records]
+    best = max(records, key=lambda record: record.score)
+    assert place.metadata["score"] == best.score
+    assert {name for name in place.names() if name.startswith("detector/")} == {
+        "detector/model.safetensors",
+        "detector/detector.json",
+    }
+    assert "epoch 12/12" in capsys.readouterr().out
+
+
+def test_a_finished_training_is_not_repeated(tiny_model, make_request, monkeypatch):
+    request = make_request(epochs=1)
+    train(request, Ranks())
+    monkeypatch.setattr(trainer, "_Training", None)
+    train(request, Ranks(), pytest.fail)
+
+
+def test_the_bundle_holds_the_best_weights(tiny_model, make_request):
+    request = make_request(epochs=6, schedule={"peak_lr": 5e-2})
+    records = []
+    train(request, Ranks(), records.append)
+    place = place_of(request)
+    best = max(records, key=lambda record: record.score)
+    from safetensors.torch import load
+
+    bundled = load(place.read_bytes("detector/model.safetensors"))
+    state = load(place.read_bytes(f"checkpoints/step-{best.step:08d}/tensors.safetensors"))
+    for name, tensor in bundled.items():
+        assert torch.equal(tensor, state[f"model.{name}"])
+    description = place.read_json("detector/detector.json")
+    assert description["facts"]["step"] == best.step
+    assert description["front_end"]["num_mels"] == 20
+
+
+@pytest.mark.parametrize("kind", ["vim", "fcn_resnet"])
+def test_trains_both_models_for_real(make_request, tmp_path, kind):
+    small = {
+        "vim": {"embed_dim": 16, "depth": 2},
+        "fcn_resnet": {"widths": [4, 4], "depths": [1, 1], "time_strides": [1, 2]},
+    }
+    values = make_request(max_steps=2).model_dump(mode="json") | {"model": {"kind": kind} | small[kind]}
+    request = TrainingRequest.parse(values)
+    train(request, Ranks())
+    bundle = load_bundle(place_of(request).local_path("detector"))
+    assert bundle.config == request.model
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tiny_model, make_request, after):
+    whole, broken = make_request("whole"), make_request("broken")
+    train(whole, Ranks())
+
+    def stop(record):
+        if record.epoch == after:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(broken, Ranks(), stop)
+    assert not place_of(broken).is_complete()
+    torch.manual_seed(999)
+    resumed = []
+    train(broken, Ranks(), resumed.append)
+    assert [record.epoch for record in resumed] == list(range(after + 1, 5))
+    assert_same_training(whole, broken)
+    weights = [place_of(r).read_bytes("detector/model.safetensors") for r in (whole, broken)]
+    assert hashlib.sha256(weights[0]).digest() == hashlib.sha256(weights[1]).digest()
+
+
+def test_killed_in_an_epoch_and_resumed_equals_uninterrupted(tiny_model, make_request, monkeypatch):
+    whole, broken = make_request("whole"), make_request("broken")
+    train(whole, Ranks())
+    fork = get_context("fork")
+    reached = fork.Event()
+
+    def run_until_the_middle_of_epoch_three():
+        torch.set_num_threads(1)
+        real, calls = collate, []
+
+        def counting(*args):
+            calls.append(args)
+            if len(calls) > 2 and args[-1] == 2:
+                reached.set()
+                time.sleep(60)
+            return real(*args)
+
+        trainer.collate = counting
+        train(broken, Ranks())
+
+    process = fork.Process(target=run_until_the_middle_of_epoch_three)
+    process.start()
+    assert reached.wait(60)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not place_of(broken).is_complete()
+    assert last_tensors(broken).state.epoch == 2
+    train(broken, Ranks())
+    assert_same_training(whole, broken)
+
+
+def test_a_corrupt_newest_checkpoint_costs_an_epoch_not_the_run(tiny_model, make_request, capsys):
+    whole, broken = make_request("whole"), make_request("broken")
+    train(whole, Ranks())
+
+    def damage_and_stop(record):
+        if record.epoch == 3:
+            name = f"checkpoints/step-{record.step:08d}/tensors.safetensors"
+            data = place_of(broken).read_bytes(name)
+            place_of(broken).write_bytes(name, data[: len(data) // 2])
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(broken, Ranks(), damage_and_stop)
+    train(broken, Ranks())
+    assert "skipped" in capsys.readouterr().out
+    assert_same_training(whole, broken)
+
+
+def test_a_lost_best_checkpoint_is_replaced_by_what_is_there(tiny_model, make_request, capsys):
+    request = make_request(epochs=4, keep_checkpoints=1)
+
+    def lose_the_best_and_stop(record):
+        if record.epoch == 2:
+            state = last_tensors(request).state
+            best = f"checkpoints/step-{state.best_step:08d}/state.json"
+            if state.best_step != state.step:
+                place_of(request).remove(best)
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(request, Ranks(), lose_the_best_and_stop)
+    train(request, Ranks())
+    place = place_of(request)
+    assert place.is_complete()
+    assert place.exists("detector/detector.json")
+
+
+def test_max_steps_ends_within_an_epoch_and_sets_the_schedule(tiny_model, make_request):
+    request = make_request(max_steps=5)
+    records = []
+    train(request, Ranks(), records.append)
+    assert [record.step for record in records] == [4, 5]
+    assert records[-1].learning_rate == request.training.schedule.floor_lr
+
+
+def test_validation_is_never_augmented(tiny_model, make_request, monkeypatch):
+    seen = []
+
+    def spy(bank, step, augmentation=None, epoch=0):
+        seen.append((augmentation is not None, len(bank)))
+        return collate(bank, step, augmentation, epoch)
+
+    monkeypatch.setattr("fakesound.training.validate.collate", spy)
+    train(make_request(epochs=1), Ranks())
+    assert seen
+    assert not any(augmented for augmented, _ in seen)
+
+
+def test_normalisation_comes_from_training_rows_alone(tiny_model, make_request):
+    request = make_request(epochs=1)
+    train(request, Ranks())
+    from fakesound.features.reader import FeatureSet
+    from fakesound.training.data import ClipBank
+
+    mean, _ = ClipBank.read(FeatureSet.open(request.features), "train").statistics()
+    tensors = last_tensors(request).tensors
+    assert torch.equal(tensors["model.input_mean_M"], torch.from_numpy(mean))
+
+
+def test_divergence_stops_before_it_is_saved(tiny_model, make_request):
+    request = make_request(schedule={"peak_lr": 1e30, "warmup_start_lr": 1e30, "warmup_share": 0.0})
+    with pytest.raises(DivergedError, match="peak_lr"):
+        train(request, Ranks())
+    assert isinstance(DivergedError(""), UserError)
+    assert place_of(request).names() == []
+
+
+def test_the_key_holds_what_determines_the_result_and_nothing_else(make_request, tmp_path):
+    base = make_request()
+    assert base.key() == make_request("elsewhere").key()
+    assert base.key() != make_request(seed=1).key()
+    assert base.key() != make_request(world_size=2).key()
+    base.write(tmp_path / "request.json")
+    assert TrainingRequest.read(tmp_path / "request.json") == base
+    (tmp_path / "bad.json").write_text('{"features": 3}')
+    with pytest.raises(UserError, match=r"bad\.json"):
+        TrainingRequest.read(tmp_path / "bad.json")
+    with pytest.raises(UserError, match="no training request"):
+        TrainingRequest.read(tmp_path / "none.json")
+
+
+def test_ranks_come_from_the_environment(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert Ranks.from_env() == Ranks(0, 0, 1)
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(UserError, match="torchrun"):
+        Ranks.from_env()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert Ranks.from_env() == Ranks(3, 0, 4)
+    monkeypatch.setenv("RANK", "x")
+    with pytest.raises(UserError, match="torchrun"):
+        Ranks.from_env()
