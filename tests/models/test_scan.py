@@ -160,6 +160,20 @@ def test_half_precision_inputs_are_scanned_in_single_precision():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("num_tokens", "num_channels"), [(1, 1), (2, 65), (9, 130)])
+def test_compiled_convolution_equals_the_portable_one(reverse, num_tokens, num_channels):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, num_tokens, num_channels), (num_channels, 4), (num_channels,)]
+    leaves = [torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes]
+    results = []
+    for backend in ("portable", "numba"):
+        y = causal_conv_silu(*leaves, reverse=reverse, backend=backend)
+        results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    for want, have in zip(*results, strict=True):
+        torch.testing.assert_close(have, want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
 def test_convolution_equals_torch_conv1d(reverse):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)

@@ -9,6 +9,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from functools import lru_cache
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,7 @@ def selective_scan_bidirectional(
     Raises:
         UserError: the backend asked for is unknown or cannot run here.
     """
-    scan = _load(choose_backend(z_BLD.device, backend).name)
+    scan = _load(choose_backend(z_BLD.device, backend).name).selective_scan
     if z_BLD.dtype != torch.float64:
         forward, backward = forward.float(), backward.float()
     with torch.autocast(z_BLD.device.type, enabled=False):
@@ -59,15 +60,16 @@ def selective_scan_bidirectional(
     return y_BLD.mul(0.5).to(z_BLD.dtype) * gate_BLD
 
 
-def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, reverse: bool) -> Tensor:
+def causal_conv_silu(
+    x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, reverse: bool, backend: str | None = None
+) -> Tensor:
     """Depthwise causal convolution, then SiLU, by the fastest means here; `scan/conv.py` has the formula."""
-    if choose_backend(x_BLD.device).name == "cuda":
-        from fakesound.models.scan import cuda
-
-        return cuda.causal_conv_silu(x_BLD, weight_DK, bias_D, reverse=reverse)
-    from fakesound.models.scan import conv
-
-    return conv.causal_conv_silu(x_BLD, weight_DK, bias_D, reverse=reverse)
+    name = choose_backend(x_BLD.device, backend).name
+    if name == "cuda" or (name == "numba" and x_BLD.dtype == torch.float32):
+        convolve = _load(name).causal_conv_silu
+    else:
+        convolve = importlib.import_module("fakesound.models.scan.conv").causal_conv_silu
+    return convolve(x_BLD, weight_DK, bias_D, reverse=reverse)
 
 
 def choose_backend(device: torch.device | str, name: str | None = None) -> BackendChoice:
@@ -126,6 +128,5 @@ _HINTS = {
 }
 
 
-def _load(name: str) -> Callable[..., Tensor]:
-    module = "cpu" if name == "numba" else name
-    return importlib.import_module(f"fakesound.models.scan.{module}").selective_scan
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"fakesound.models.scan.{'cpu' if name == 'numba' else name}")

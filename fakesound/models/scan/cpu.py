@@ -1,6 +1,6 @@
-"""The selective scan on the CPU in single precision: a fused sequential kernel with its own backward pass.
+"""The selective scan and its convolution on the CPU, in single precision, each with its own backward pass.
 
-Shapes: B batch, L tokens, D inner channels, N state.
+Shapes: B batch, L tokens, D inner channels, N state, K taps.
 """
 
 import os
@@ -29,6 +29,11 @@ def selective_scan(direction: Direction, mask_BL: Tensor, *, reverse: bool) -> T
     u, _, A, B, C, D, _ = direction
     keep_starts = torch.is_grad_enabled()
     return _SelectiveScan.apply(u, direction.step_sizes(), A, B, C, D, mask_BL, reverse, keep_starts)  # pyright: ignore
+
+
+def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, reverse: bool) -> Tensor:
+    """silu(depthwise causal convolution), (B, L, D) float32; `scan/conv.py` has the formula."""
+    return _CausalConvSilu.apply(x_BLD.float(), weight_DK.float(), bias_D.float(), reverse)  # pyright: ignore
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -81,6 +86,38 @@ class _SelectiveScan(torch.autograd.Function):
         per_token = [torch.from_numpy(array) for array in gradients[:2]]
         summed = [torch.from_numpy(array).sum(0) for array in gradients[2:]]
         return *per_token, *summed, None, None, None
+
+
+class _CausalConvSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x_BLD, weight_DK, bias_D, reverse = inputs
+        arrays = [_array(tensor) for tensor in (x_BLD, weight_DK.T, bias_D)]
+        y_BLD = np.empty_like(arrays[0])
+        _run(cpu_kernels.conv_forward, _num_tasks(y_BLD), y_BLD, *arrays, reverse)
+        ctx.save_for_backward(x_BLD, weight_DK, bias_D)
+        ctx.reverse = reverse
+        return torch.from_numpy(y_BLD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        x_BLD, weight_DK, bias_D = ctx.saved_tensors
+        arrays = [_array(tensor) for tensor in (x_BLD, weight_DK.T, bias_D)]
+        num_clips = len(x_BLD)
+        grad_x_BLD = np.zeros_like(arrays[0])
+        grad_weight_BKD = np.zeros((num_clips, *arrays[1].shape), np.float32)
+        grad_bias_BD = np.zeros((num_clips, *arrays[2].shape), np.float32)
+        gradients = (grad_x_BLD, grad_weight_BKD, grad_bias_BD)
+        grad_y_BLD = _array(grad_outputs[0])
+        _run(cpu_kernels.conv_backward, _num_tasks(grad_x_BLD), *gradients, grad_y_BLD, *arrays, ctx.reverse)
+        grad_weight_DK = torch.from_numpy(grad_weight_BKD).sum(0).T
+        return torch.from_numpy(grad_x_BLD), grad_weight_DK, torch.from_numpy(grad_bias_BD).sum(0), None
+
+
+def _num_tasks(sequence_BLD: NDArray[Any]) -> int:
+    """Clips times blocks of channels."""
+    return sequence_BLD.shape[0] * -(-sequence_BLD.shape[2] // cpu_kernels.LANES)
 
 
 def _run(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:

@@ -1,5 +1,5 @@
 # ruff: noqa: PLR0917 - compiled code takes its arrays one by one
-"""Compiled loops of the selective scan on a CPU: sequential in time, a block of channels at once.
+"""Compiled loops of the scan and its convolution: sequential in time, a block of channels at once.
 
 Nothing of shape (B, L, D, N) is ever in memory. The forward pass can keep the states at which chunks start;
 the backward pass goes from the last chunk to the first, replays each from its start, and then retraces it.
@@ -7,7 +7,7 @@ the backward pass goes from the last chunk to the first, replays each from its s
 The kernels are plain functions without the interpreter's lock, to be run by several threads on interleaved
 tasks. Importing this module compiles them, or loads them from numba's cache.
 
-Shapes: B batch, L tokens, D inner channels, N state, LANES channels of a block, CHUNK tokens of a chunk.
+Shapes: B batch, L tokens, D inner channels, N state, K taps; LANES channels of a block, CHUNK tokens.
 """
 
 from collections.abc import Callable
@@ -81,9 +81,11 @@ def _load_token(
     step: Array, entering: Array, u: Array, delta: Array, b: int, t: int, d0: int, width: int
 ) -> None:
     """step = delta, entering = delta * u of one token; lanes beyond the last channel keep their zero."""
+    # Slices start at zero: LLVM then need not allow for indices that count from the end, and vectorises.
+    delta_row, u_row = delta[b, t, d0 : d0 + width], u[b, t, d0 : d0 + width]
     for c in range(width):
-        step[c] = delta[b, t, d0 + c]
-        entering[c] = delta[b, t, d0 + c] * u[b, t, d0 + c]
+        step[c] = delta_row[c]
+        entering[c] = delta_row[c] * u_row[c]
 
 
 @_compiled(f"void({_CUBE},{_STARTS},{_INPUTS},{_TASKS})")
@@ -112,6 +114,7 @@ def scan_forward(
         b, block = task // blocks, task % blocks
         d0 = block * LANES
         width = min(LANES, num_channels - d0)
+        skip = D[d0 : d0 + width]
         _load_rates(rate, A, d0, width)
         h[:] = _F(0)
         step[:] = _F(0)
@@ -131,8 +134,9 @@ def scan_forward(
                     state = _exp2(step[c] * rate[n, c]) * h[n, c] + entering[c] * B_n
                     h[n, c] = state
                     out[c] += state * C_n
+            y_row, u_row = y[b, t, d0 : d0 + width], u[b, t, d0 : d0 + width]
             for c in range(width):
-                y[b, t, d0 + c] = out[c] + D[d0 + c] * u[b, t, d0 + c]
+                y_row[c] = out[c] + skip[c] * u_row[c]
 
 
 @njit(**_OPTIONS)
@@ -236,6 +240,7 @@ def scan_backward(
         for block in range(group * blocks_of_group, min((group + 1) * blocks_of_group, blocks)):
             d0 = block * LANES
             width = min(LANES, num_channels - d0)
+            skip = D[d0 : d0 + width]
             _load_rates(rate, A, d0, width)
             for row in (step, entering, grad_out, sum_D):
                 row[:] = _F(0)
@@ -260,18 +265,89 @@ def scan_backward(
                         grad_delta[b, t, d0 : d0 + width] = _F(0)
                         continue
                     _load_token(step, entering, u, delta, b, t, d0, width)
-                    for c in range(width):
-                        grad_out[c] = grad_y[b, t, d0 + c]
+                    grad_out[:width] = grad_y[b, t, d0 : d0 + width]
                     _retrace_token(
                         grad_h, sum_A, grad_B[group, b, t], grad_C[group, b, t], via_B, via_A, h, decay, k,
                         step, entering, grad_out, rate, B[b, t], C[b, t],
                     )  # fmt: skip
+                    u_row, grad_u_row = u[b, t, d0 : d0 + width], grad_u[b, t, d0 : d0 + width]
+                    grad_delta_row = grad_delta[b, t, d0 : d0 + width]
                     for c in range(width):
-                        u_c = u[b, t, d0 + c]
-                        grad_u[b, t, d0 + c] = D[d0 + c] * grad_out[c] + step[c] * via_B[c]
-                        grad_delta[b, t, d0 + c] = u_c * via_B[c] + _LN_2 * via_A[c]
-                        sum_D[c] += grad_out[c] * u_c
+                        grad_u_row[c] = skip[c] * grad_out[c] + step[c] * via_B[c]
+                        grad_delta_row[c] = u_row[c] * via_B[c] + _LN_2 * via_A[c]
+                        sum_D[c] += grad_out[c] * u_row[c]
             for c in range(width):
                 grad_D[b, d0 + c] = sum_D[c]
                 for n in range(num_states):
                     grad_A[b, d0 + c, n] = sum_A[n, c]
+
+
+@njit(**_OPTIONS)
+def _convolve_token(
+    out: Array, x: Array, weight: Array, bias: Array, reverse: bool, b: int, t: int, d0: int, width: int
+) -> None:
+    """out = bias + sum over k of weight[k] x[t - (K-1) + k]; mirrored if `reverse`; zero beyond ends."""
+    num_taps = weight.shape[0]
+    out[:width] = bias[d0 : d0 + width]
+    for k in range(num_taps):
+        source = t + num_taps - 1 - k if reverse else t - num_taps + 1 + k
+        if 0 <= source < x.shape[1]:
+            taps, seen = weight[k, d0 : d0 + width], x[b, source, d0 : d0 + width]
+            for c in range(width):
+                out[c] += taps[c] * seen[c]
+
+
+@_compiled(f"void({_CUBE},{_CUBE},{_MATRIX},{_VECTOR},{_TASKS})")
+def conv_forward(
+    y: Array, x: Array, weight: Array, bias: Array, reverse: bool, first: int, stride: int
+) -> None:
+    """Write y = silu(convolution of x); weight is (K, D). A task is a clip and a block of channels."""
+    num_channels = x.shape[2]
+    blocks = (num_channels + LANES - 1) // LANES
+    summed = np.empty(LANES, np.float32)
+    for task in range(first, x.shape[0] * blocks, stride):
+        b, d0 = task // blocks, task % blocks * LANES
+        width = min(LANES, num_channels - d0)
+        for t in range(x.shape[1]):
+            _convolve_token(summed, x, weight, bias, reverse, b, t, d0, width)
+            out = y[b, t, d0 : d0 + width]
+            for c in range(width):
+                out[c] = summed[c] / (_F(1) + _exp2(-_LOG2_E * summed[c]))
+
+
+@_compiled(f"void({_CUBE},{_CUBE},{_MATRIX},{_CUBE},{_CUBE},{_MATRIX},{_VECTOR},{_TASKS})")
+def conv_backward(
+    grad_x: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+    grad_y: Array,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    reverse: bool,
+    first: int,
+    stride: int,
+) -> None:
+    """Add to grad_x (B, L, D), grad_weight (B, K, D), grad_bias (B, D), zero at entry; tasks as forward."""
+    num_tokens, num_channels, num_taps = x.shape[1], x.shape[2], weight.shape[0]
+    blocks = (num_channels + LANES - 1) // LANES
+    summed, grad = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    for task in range(first, x.shape[0] * blocks, stride):
+        b, d0 = task // blocks, task % blocks * LANES
+        width = min(LANES, num_channels - d0)
+        for t in range(num_tokens):
+            _convolve_token(summed, x, weight, bias, reverse, b, t, d0, width)
+            arriving = grad_y[b, t, d0 : d0 + width]
+            for c in range(width):
+                share = _F(1) / (_F(1) + _exp2(-_LOG2_E * summed[c]))
+                grad[c] = arriving[c] * share * (_F(1) + summed[c] * (_F(1) - share))
+            grad_bias[b, d0 : d0 + width] += grad[:width]
+            for k in range(num_taps):
+                source = t + num_taps - 1 - k if reverse else t - num_taps + 1 + k
+                if 0 <= source < num_tokens:
+                    taps, seen = weight[k, d0 : d0 + width], x[b, source, d0 : d0 + width]
+                    to_taps, to_seen = grad_weight[b, k, d0 : d0 + width], grad_x[b, source, d0 : d0 + width]
+                    for c in range(width):
+                        to_taps[c] += grad[c] * seen[c]
+                    for c in range(width):
+                        to_seen[c] += grad[c] * taps[c]
