@@ -6,6 +6,10 @@ from pydantic import Field, model_validator
 
 from fakesound.core.config import Config
 
+FEATURES_VERSION = 1  # of the computation: raised when the same parameters give other numbers
+CONFIG_KEY = b"features_config"  # in the metadata of the files
+DIGEST_KEY = b"features_digest"
+
 
 class FeatureConfig(Config):
     """How a waveform becomes a (frames, mels) image.

@@ -22,16 +22,12 @@ from fakesound.core.progress import track
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.schemas import MANIFEST, check_schema, features_schema
 from fakesound.core.store import Place, Pointer, Store
-from fakesound.features.config import FeatureConfig
+from fakesound.features.config import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION, FeatureConfig
 from fakesound.features.logmel import LogMel
 
-FEATURES_VERSION = 1
 CLIPS_PER_SHARD = 512
 MIN_SHARDS = 4  # so that a small corpus still keeps a few processes busy
 CLIPS_PER_ROW_GROUP = 32  # the unit of random access: about 8 MB of ten-second clips at 128 mels
-
-CONFIG_KEY = b"features_config"
-DIGEST_KEY = b"features_digest"
 
 
 def features_place(corpus: Pointer, config: FeatureConfig, store: Store) -> Place:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.schemas import check_schema, features_schema
 from fakesound.core.store import Place, Pointer
-from fakesound.features.config import FeatureConfig
-from fakesound.features.extract import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION
+from fakesound.features.config import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION, FeatureConfig
 
 REBUILD = "rebuild with `fakesound features`"
 CACHED_ROW_GROUPS = 8  # some 64 MB of ten-second clips at 128 mels

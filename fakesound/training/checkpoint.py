@@ -10,7 +10,7 @@ the moment its state file is there and fits its tensors; whatever else a crash l
 import base64
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import safetensors.torch
@@ -52,7 +52,7 @@ class TrainingState:
     best_step: int
     best_score: float
     random_states: list[dict[str, str | None]]
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,7 @@ class _Training:
             best_step=0,
             best_score=-np.inf,
             random_states=[],
+            records=[],
         )
 
     @property

@@ -18,11 +18,11 @@ FRONT_END = FeatureConfig(sample_rate_hz=8000, n_fft=256, hop_samples=80, num_me
 class TinyNetwork(nn.Module):
     """A convolution over time with batch normalisation and dropout: state of every sort there is."""
 
-    def __init__(self, num_mels: int) -> None:
+    def __init__(self, num_mels: int, by_chance: bool) -> None:
         super().__init__()
         self.mix = nn.Conv1d(num_mels, 8, 5, padding=2)
-        self.norm = nn.BatchNorm1d(8)
-        self.drop = nn.Dropout(0.2)
+        self.norm = nn.BatchNorm1d(8) if by_chance else nn.Identity()
+        self.drop = nn.Dropout(0.2 if by_chance else 0.0)
         self.head = nn.Linear(8, 2)
 
     def forward(self, image_BFM, mask_BF):
@@ -45,9 +45,18 @@ def tiny_features(tmp_path_factory, make_corpus) -> Pointer:
 @pytest.fixture
 def tiny_model(monkeypatch):
     """Trains TinyNetwork in place of whatever model is asked for."""
+    _train_tiny(monkeypatch, by_chance=True)
 
+
+@pytest.fixture
+def tiny_model_without_chance(monkeypatch):
+    """TinyNetwork without dropout and batch statistics: the same whatever the batches are dealt to."""
+    _train_tiny(monkeypatch, by_chance=False)
+
+
+def _train_tiny(monkeypatch, by_chance):
     def build(config, num_mels):
-        return Detector(TinyNetwork(num_mels), num_mels)
+        return Detector(TinyNetwork(num_mels, by_chance), num_mels)
 
     monkeypatch.setattr("fakesound.training.trainer.build_detector", build)
 
