@@ -1,4 +1,4 @@
-"""Work spread over processes, with progress, in the order of the items; the number of processes changes nothing."""
+"""Work spread over processes, with progress; results come in the order of the items."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -29,7 +29,7 @@ from fakesound.corpora.builtin import BUILTIN_GROUP_PATTERN, builtin_recordings
 from fakesound.corpora.cluster import components, find_near_duplicates
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.ingest import Candidate, Ingested, Recording, Rejection, content_digests, ingest, scan
-from fakesound.corpora.leakage import check_leakage
+from fakesound.corpora.leakage import check_manifest
 from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_table, rejects_table, write_table
 from fakesound.corpora.masks import Mask, draw_audible_mask
 from fakesound.corpora.partition import partition_components
@@ -82,7 +82,7 @@ def build_corpus(
     )
     rows, unmade = _make_clips(plans, place, config.seed, jobs)
     table = manifest_table(rows)
-    check_leakage(table)
+    check_manifest(table)
     rejections = found.rejections + unmade
     write_table(place, MANIFEST_NAME, table)
     write_table(place, REJECTS_NAME, rejects_table(rejections))

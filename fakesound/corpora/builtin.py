@@ -25,7 +25,23 @@ BUILTIN_GROUP_PATTERN = r"^speech/([^/]+)/"
 
 _RATES_HZ = (16_000, 22_050, 32_000, 44_100)
 _KINDS = ("speech", "texture", "event", "speech", "music", "texture", "speech", "event", "music")
-_VARIANTS = ("m1", "f1", "m2", "f2", "m3", "f3", "m4", "f4", "m5", "f5", "m6", "m7", "m8")
+# Not those with breath (f2, f3, f5, whisper): it comes from random numbers that nobody seeds.
+_VARIANTS = (
+    "m1",
+    "f1",
+    "m2",
+    "f4",
+    "m3",
+    "linda",
+    "m4",
+    "belinda",
+    "m5",
+    "anika",
+    "m6",
+    "steph",
+    "m7",
+    "Annie",
+)
 _SENTENCES = {
     "en-us": (
         "The river was high after the rain.",

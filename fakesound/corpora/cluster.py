@@ -30,10 +30,12 @@ _HALF_WINDOW = PEAK_RATE_HZ * 32 // 1000
 _PEAK_DISTANCE = PEAK_RATE_HZ // 20
 _PEAKS_PER_S = 2.4
 _MIN_PEAKS = 24
-_CANDIDATE_SIMILARITY = 0.93
+_CANDIDATE_SIMILARITY = 0.88
 _MAX_OFFSETS_PER_PAIR = 4
 _MIN_OVERLAP_S = 0.25
+_LAG_REACH = 8  # samples at 16 kHz
 _BLOCK = 1024
+_KEPT_SAMPLES = 64_000_000  # waveforms held in memory while pairs are confirmed
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class Fingerprint:
     Attributes:
         windows: (peaks, 128), each of unit length.
         positions: (peaks,), samples at 8 kHz.
+        num_samples: length of the recording at 8 kHz.
     """
 
     windows: NDArray[np.float32]
     positions: NDArray[np.int64]
+    num_samples: int
 
 
 def fingerprint(samples: FloatArray, sample_rate_hz: int) -> Fingerprint:
@@ -61,7 +65,7 @@ def fingerprint(samples: FloatArray, sample_rate_hz: int) -> Fingerprint:
     offsets = np.arange(0, 2 * _HALF_WINDOW, _STEP)
     windows = padded[positions[:, None] + offsets[None, :]] * np.hanning(len(offsets))
     norms = np.linalg.norm(windows, axis=1, keepdims=True)
-    return Fingerprint((windows / np.maximum(norms, 1e-20)).astype(np.float32), positions)
+    return Fingerprint((windows / np.maximum(norms, 1e-20)).astype(np.float32), positions, len(low))
 
 
 def find_near_duplicates(
@@ -74,7 +78,9 @@ def find_near_duplicates(
         load: gives samples and rate in Hz of recording number i, cut as they were for its fingerprint.
     """
 
-    @lru_cache(maxsize=128)
+    mean_samples = np.mean([print_.num_samples for print_ in fingerprints]) * (CONFIRM_RATE_HZ / PEAK_RATE_HZ)
+
+    @lru_cache(maxsize=max(16, int(_KEPT_SAMPLES / mean_samples)))
     def waveform(index: int) -> FloatArray:
         samples, rate_hz = load(index)
         return resample(resample(samples, rate_hz, PEAK_RATE_HZ), PEAK_RATE_HZ, CONFIRM_RATE_HZ)
@@ -109,7 +115,7 @@ def _candidates(fingerprints: Sequence[Fingerprint]) -> dict[tuple[int, int], li
     windows = np.concatenate([print_.windows for print_ in fingerprints])
     found: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
     for start in range(0, len(windows), _BLOCK):
-        similarity = windows[start : start + _BLOCK] @ windows[start:].T
+        similarity = np.abs(windows[start : start + _BLOCK] @ windows[start:].T)
         for row, column in np.argwhere(similarity > _CANDIDATE_SIMILARITY):
             first, second = start + row, start + column
             if owners[first] < owners[second]:
@@ -124,19 +130,22 @@ def _candidates(fingerprints: Sequence[Fingerprint]) -> dict[tuple[int, int], li
 
 def _share_sound(first: FloatArray, second: FloatArray, shift: int) -> bool:
     """Whether `second`, started `shift` samples (at 8 kHz) into `first`, correlates with it there."""
-    scale = CONFIRM_RATE_HZ // PEAK_RATE_HZ
-    shortest = min(len(first), len(second))
-    needed = min(_MIN_OVERLAP_S * CONFIRM_RATE_HZ, 0.8 * shortest)
-    for lag in range(scale * (shift - 4), scale * (shift + 4) + 1):
-        onset, offset = max(0, lag), min(len(first), lag + len(second))
-        if offset - onset < needed:
-            continue
-        mine, other = first[onset:offset], second[onset - lag : offset - lag]
-        if _correlation(mine, other) > CORRELATION:
-            return _correlation(np.diff(mine), np.diff(other)) > DIFFERENCE_CORRELATION
-    return False
+    lag = shift * (CONFIRM_RATE_HZ // PEAK_RATE_HZ)
+    onset, offset = max(0, lag) + _LAG_REACH, min(len(first), lag + len(second)) - _LAG_REACH
+    needed = min(_MIN_OVERLAP_S * CONFIRM_RATE_HZ, 0.8 * min(len(first), len(second)))
+    if offset - onset < needed:
+        return False
+    other = second[onset - lag : offset - lag]
+    by_lag = np.correlate(first[onset - _LAG_REACH : offset + _LAG_REACH], other)
+    best = onset - _LAG_REACH + int(np.argmax(np.abs(by_lag)))
+    mine = first[best : best + len(other)]
+    return (
+        _correlation(mine, other) > CORRELATION
+        and _correlation(np.diff(mine), np.diff(other)) > DIFFERENCE_CORRELATION
+    )
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:
+    """Normalised, without sign: a copy may be upside down."""
     energy = float(first @ first) * float(second @ second)
-    return float(first @ second) / np.sqrt(energy) if energy > 0 else 0.0
+    return abs(float(first @ second)) / np.sqrt(energy) if energy > 0 else 0.0

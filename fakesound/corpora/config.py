@@ -58,9 +58,7 @@ class Protocol(Config):
                 raise ValueError(f"{part} names a family twice")
             for mechanism in {get_attack(family).mechanism for family in families}:
                 if mechanism in played:
-                    raise ValueError(
-                        f"mechanism {mechanism!r} is in both {played[mechanism]} and {part}: cousins keep together"
-                    )
+                    raise ValueError(f"mechanism {mechanism!r} is in both {played[mechanism]} and {part}")
                 played[mechanism] = part
         return self
 

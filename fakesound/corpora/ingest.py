@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.signal.windows import blackmanharris
 
 from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray, is_audio_name, read_mono
 from fakesound.core.errors import UserError
@@ -149,9 +150,10 @@ def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
     What was upsampled or came through a lossy codec has nothing beyond it, whatever its sample rate says.
     """
     size = min(_SPECTRUM_SAMPLES, len(samples))
-    frames = samples[: len(samples) // size * size].reshape(-1, size) * np.hanning(size).astype(np.float32)
+    window = blackmanharris(size)  # its side lobes stay 92 dB down
+    frames = samples[: len(samples) // size * size].reshape(-1, size) * window
     power = np.mean(np.abs(np.fft.rfft(frames)) ** 2, axis=0)
-    noise_power = _QUANTISATION_POWER * float(np.sum(np.hanning(size) ** 2))
+    noise_power = _QUANTISATION_POWER * float(np.sum(window**2))
     floor = max(float(power.max()) * 10 ** (-_BANDWIDTH_RANGE_DB / 10), 4 * noise_power)
     above = np.flatnonzero(power > floor)
     return float(max(1, above[-1] if len(above) else 1) * sample_rate_hz / size)

@@ -5,7 +5,7 @@ Segments are laid around a circle as long as the clip and the circle is turned b
 instant of a clip is equally likely to be covered: position says nothing. A segment that the clip's borders
 cut becomes two regions.
 
-Each mask also draws, half of the time, a decoy from the same length distribution: there, the genuine and
+Each mask also draws, four times in five, a decoy from the same length distribution: there, the genuine and
 the forged clip alike hold a splice of the same recording. In the genuine clip the mask's own regions are
 such splices as well.
 """
@@ -25,7 +25,7 @@ MIN_GAP_S = 0.06  # longer than the longest crossfade, so that two of them never
 TRAIN_SHARE = (0.10, 0.40)  # of the clip; FakeSound: 1-4 s of 10 s
 WIDEST_SHARE = 0.99
 TWO_REGIONS_PROBABILITY = 0.2
-DECOY_PROBABILITY = 0.5
+DECOY_PROBABILITY = 0.8
 _REDRAWS = 50
 
 

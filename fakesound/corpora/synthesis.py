@@ -85,11 +85,7 @@ def _note(time_s: Sound, partials_hz: Sound, slope: float, bowed: bool, rng: Rng
         phase = 2 * np.pi * frequency_hz * seconds + rng.uniform(0, 2 * np.pi)
         sound += envelope * np.sin(phase) / number**slope
     attack_s = 0.06 if bowed else 0.004
-    return (
-        sound
-        * np.minimum(1, time_s / attack_s)
-        * np.minimum(1, (time_s[-1] - time_s) / 0.02 if len(time_s) else 1)
-    )
+    return sound * np.minimum(1, time_s / attack_s) * np.minimum(1, time_s[::-1] / 0.02)
 
 
 def impacts(num_samples: int, rate_hz: int, rng: Rng) -> Sound:
@@ -136,7 +132,7 @@ SYNTHESISERS: dict[str, tuple[Synthesiser, ...]] = {
 
 
 def in_a_room(sound: Sound, rate_hz: int, rng: Rng) -> Sound:
-    """The sound as heard in a random shoebox room: image sources (Allen and Berkley 1979), pyroomacoustics."""
+    """The sound as heard in a random shoebox room: image sources (Allen and Berkley 1979)."""
     rooms = _pyroomacoustics()
     size_m = rng.uniform([3.0, 2.5, 2.3], [9.0, 7.0, 3.6])
     room = rooms.ShoeBox(size_m, fs=rate_hz, materials=rooms.Material(rng.uniform(0.15, 0.6)), max_order=6)

@@ -23,7 +23,7 @@ from fakesound.core.store import Place
 from fakesound.corpora.manifest import read_manifest
 from fakesound.corpora.views import VIEWS, training_rows, view_rows
 from fakesound.metrics import ranking
-from fakesound.metrics.bootstrap import Resampler, ranked
+from fakesound.metrics.bootstrap import Estimate, Resampler, ranked
 from fakesound.metrics.clip import roc_auc
 
 Level = Literal["clip", "frame"]
@@ -59,7 +59,7 @@ class ClipCues:
 
     Attributes:
         clip: (features,).
-        frames: (frames, features); the spectral ones relative to the clip's mean.
+        frames: (frames, features); spectral ones relative to the clip's mean.
         frame_labels: (frames,), 1 = forged.
     """
 
@@ -70,7 +70,7 @@ class ClipCues:
 
 @dataclass(frozen=True)
 class _Items:
-    """Clips or frames of one set of clips: features (n, K), labels (n,), and the clip that each lies in (n,)."""
+    """Clips or frames of a set of clips: features (n, K), labels (n,), the clip that each lies in (n,)."""
 
     features: NDArray[np.float64]
     labels: NDArray[np.int64]
@@ -101,7 +101,10 @@ def trivial_detectors(corpus: Place, jobs: int | None = None) -> list[TrivialRow
                 "train": fitted.decision_function(items.features),
                 "cross": _cross_fitted(items, sources),
             }
-            rows += [_row(view, level, fit, items, found, sources) for fit, found in scores.items()]
+            rows += [
+                TrivialRow(view, level, fit, *_estimate(items, found, sources))
+                for fit, found in scores.items()
+            ]
     return rows
 
 
@@ -119,7 +122,7 @@ def clip_cues(
     """Cues of samples (n,)."""
     magnitudes = _magnitudes(samples)
     power = magnitudes.astype(np.float64) ** 2
-    frequencies_hz = np.fft.rfftfreq(_WINDOW_SAMPLES, 1 / sample_rate_hz)
+    frequencies_hz = np.fft.rfftfreq(_WINDOW_SAMPLES, 1 / sample_rate_hz).astype(np.float64)
     spectrum = power.mean(axis=0) + _FLOOR
     centroid_hz = float(frequencies_hz @ spectrum / spectrum.sum())
     spread_hz = float(np.sqrt((frequencies_hz - centroid_hz) ** 2 @ spectrum / spectrum.sum()))
@@ -178,7 +181,7 @@ def _fit(items: _Items) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-    step = max(1, len(items.labels) // _MAX_FITTED_FRAMES)
+    step = max(1, -(-len(items.labels) // _MAX_FITTED_FRAMES))
     model = make_pipeline(
         StandardScaler(), FunctionTransformer(_with_squares), LogisticRegression(class_weight="balanced")
     )
@@ -204,11 +207,9 @@ def _cross_fitted(items: _Items, sources: NDArray[np.str_]) -> NDArray[np.float6
     return scores
 
 
-def _row(
-    view: str, level: Level, fit: Fit, items: _Items, scores: NDArray[np.float64], sources: NDArray[np.str_]
-) -> TrivialRow:
+def _estimate(items: _Items, scores: NDArray[np.float64], sources: NDArray[np.str_]) -> Estimate:
+    """AUC with its interval."""
     resampler = Resampler(sources, num_draws=NUM_DRAWS, seed=0)
     histograms = resampler.score_histograms(items.labels, scores, items.clip)
     value = roc_auc(items.labels, scores)
-    estimate = resampler.estimate(histograms, ranked(ranking.auc), value=value)
-    return TrivialRow(view, level, fit, estimate.value, estimate.low, estimate.high)
+    return resampler.estimate(histograms, ranked(ranking.auc), value=value)

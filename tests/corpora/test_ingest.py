@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fakesound.core.errors import UserError
+from fakesound.corpora.config import CorpusConfig
+from fakesound.corpora.ingest import content_digests, ingest, native_bandwidth_hz, scan
+
+
+def test_scan_is_sorted_counts_what_it_ignores_and_survives_link_loops(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "up").symlink_to(tmp_path)
+    (tmp_path / "b.WAV").touch()
+    (tmp_path / "a.flac").touch()
+    (tmp_path / "data.csv").touch()
+    candidates, ignored = scan(tmp_path)
+    assert [candidate.source_id for candidate in candidates] == ["a.flac", "b.WAV"]
+    assert ignored == {".csv": 1}
+    assert [c.source_id for c in scan(folder)[0]] == sorted(c.source_id for c in scan(folder)[0])
+
+
+def test_a_missing_folder_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a folder"):
+        scan(tmp_path / "nowhere")
+
+
+def test_every_file_is_used_or_refused_with_a_reason(folder: Path) -> None:
+    candidates, ignored = scan(folder)
+    found = ingest(candidates, CorpusConfig(group_pattern="people/([^/]+)/"), jobs=1)
+    reasons = {rejection.source_id: rejection.reason for rejection in found.rejections}
+    assert len(found.recordings) == 13 and ignored == {".txt": 1}
+    assert set(reasons) == {"letter.wav", "empty.ogg", "folder.wav", "short.wav"}
+    assert reasons["letter.wav"].startswith("not audio") and reasons["short.wav"].startswith("too short")
+    assert reasons["empty.ogg"].startswith("zero length") and "regular file" in reasons["folder.wav"]
+    groups = {recording.source_id: recording.group for recording in found.recordings}
+    assert groups["people/ann/0.FLAC"] == groups["people/ann/1.FLAC"] == "ann"
+    assert groups["r0.wav"] == "r0.wav"
+    digests = content_digests(candidates)
+    assert digests["folder.wav"] == "unreadable" and len(digests["r0.wav"]) == 64
+
+
+def test_nothing_usable_says_what_was_refused_and_why(tmp_path: Path) -> None:
+    (tmp_path / "letter.wav").write_text("no sound")
+    with pytest.raises(UserError, match=r"none of the 1 recordings can be used: letter\.wav: not audio"):
+        ingest(scan(tmp_path)[0], CorpusConfig(), jobs=1)
+
+
+def test_long_recordings_are_cut_silence_is_trimmed_and_silent_clips_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = (0.1 * rng.standard_normal(8_000 * 5)).astype(np.float32)
+    noise[9_000 : 4 * 8_000] = 0
+    padded = np.concatenate([np.zeros(4_000, np.float32), noise, np.zeros(4_000, np.float32)])
+    soundfile.write(tmp_path / "a.wav", padded, 8_000)
+    found = ingest(scan(tmp_path)[0], CorpusConfig(clip_s=1.0), jobs=1)
+    [recording] = found.recordings
+    assert len(recording.stretches) == 3 and abs(recording.stretches[0].onset - 4_000) <= 2
+    assert [s.offset - s.onset for s in recording.stretches[:1]] == [8_000]
+    assert [r.reason[:7] for r in found.rejections] == ["silence"] * 2
+    capped = ingest(scan(tmp_path)[0], CorpusConfig(clip_s=1.0, max_clips_per_recording=1), jobs=1)
+    assert len(capped.recordings[0].stretches) == 1
+
+
+@pytest.mark.parametrize("cutoff_hz", [2_000, 5_000, 8_000])
+def test_bandwidth_is_that_of_the_content_not_of_the_header(cutoff_hz: int) -> None:
+    noise = np.random.default_rng(1).standard_normal(44_100 * 2) * 0.1
+    spectrum = np.fft.rfft(noise)
+    spectrum[np.fft.rfftfreq(len(noise), 1 / 44_100) > cutoff_hz] = 0
+    limited = (np.rint(np.fft.irfft(spectrum) * 32_768) / 32_768).astype(np.float32)
+    assert abs(native_bandwidth_hz(limited, 44_100) - cutoff_hz) < 250
