@@ -142,9 +142,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     threads = torch.get_num_threads()
-    print(
-        f"{platform.machine()}, {threads} threads, B={BATCH} D={CHANNELS} N={STATES}, torch {torch.__version__}"
-    )
+    shape = f"B={BATCH} D={CHANNELS} N={STATES}"
+    print(f"{platform.machine()}, {threads} threads, {shape}, torch {torch.__version__}")
     scans = available(arguments.device)
     rows = [
         row
