@@ -5,6 +5,7 @@ kfp's local runner does the work. What this adds: progress without the executor'
 """
 
 import argparse
+import builtins
 import contextlib
 import io
 import os
@@ -133,20 +134,23 @@ def run_locally(store: Store, arguments: dict[str, Any], log_path: Path) -> Path
     Raises:
         StepFailedError: a step failed.
     """
-    # kfp suspects any image whose name lacks "python" of having none; the local runner uses no image at all.
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
+    # kfp says that this runner ignores images and display names; both are for the cluster.
+    warnings.filterwarnings("ignore", module="kfp")
     os.environ |= {STEP_LINES: "1", RUN_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     root = Path(tempfile.mkdtemp(prefix="fakesound-run-"))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("w") as log:
         view = RunView(sys.stdout, log)
+        plain_print = builtins.print
         try:
             with contextlib.redirect_stdout(view):
                 unseen_attack(store=store.url, **arguments)
         except RuntimeError as error:
             log.write(f"{error}\n")
             raise StepFailedError(view.failure()) from None
+        finally:
+            builtins.print = plain_print  # kfp indents it, and with parallel tasks forgets to undo that
     return root
 
 

@@ -55,8 +55,8 @@ def unseen_attack(  # noqa: PLR0917
             sweeper=sweeper,
             job_id=job_id,
         ).set_container_image(image)
-        clips = corpus(store=store, config=config, recordings=recordings, run=run.output).set_container_image(
-            image
+        clips = (
+            corpus(store=store, config=config, recordings=recordings).after(run).set_container_image(image)
         )
         plan = plan_features(store=store, config=config, corpus=clips.outputs["corpus"]).set_container_image(
             image
@@ -66,7 +66,7 @@ def unseen_attack(  # noqa: PLR0917
                 store=store, config=config, shard=shard, corpus=clips.outputs["corpus"]
             ).set_container_image(image)
         features = (
-            finish_features(store=store, config=config, run=run.output, corpus=clips.outputs["corpus"])
+            finish_features(store=store, config=config, corpus=clips.outputs["corpus"])
             .after(written)
             .set_container_image(image)
             .outputs["features"]

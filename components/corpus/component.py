@@ -6,9 +6,9 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def corpus(*, store: str, config: str, recordings: str, run: str, corpus: dsl.Output[dsl.Dataset]) -> None:
+def corpus(*, store: str, config: str, recordings: str, corpus: dsl.Output[dsl.Dataset]) -> None:
     """From recordings to genuine and forged clips with a manifest."""
     from fakesound.orchestration.process import run_step
     from fakesound.orchestration.stages import corpus as stage
 
-    run_step(stage.build, store=store, config=config, recordings=recordings, run=run, corpus_out=corpus.path)
+    run_step(stage.build, store=store, config=config, recordings=recordings, corpus_out=corpus.path)

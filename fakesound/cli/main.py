@@ -61,18 +61,13 @@ def corpus() -> None:
 @store_option
 @config_option
 @set_option
-@run_option
 @click.option("--recordings", default="", help="Folder of recordings; without it a corpus is generated.")
 @click.option("--out", required=True, help="Pointer file to write.")
-def corpus_build(
-    *, store: str, config: str, overrides: tuple[str, ...], run: str, recordings: str, out: str
-) -> None:
+def corpus_build(*, store: str, config: str, overrides: tuple[str, ...], recordings: str, out: str) -> None:
     """Make genuine and forged clips from recordings."""
     from fakesound.orchestration.stages import corpus as stage
 
-    stage.build(
-        store=store, config=_config(config, overrides), recordings=recordings, run=run, corpus_out=out
-    )
+    stage.build(store=store, config=_config(config, overrides), recordings=recordings, corpus_out=out)
 
 
 @corpus.command("check")

@@ -133,7 +133,7 @@ def _failure(status: "AppStatus | None") -> Exception:
     except (ValueError, KeyError, TypeError):
         return TrainingFailedError("a training process died without a traceback (killed, or out of memory)")
     name, _, rest = text.partition(": ")
-    if name in ("UserError", "IntegrityError", "AudioError"):
+    if name == UserError.__name__:  # worker.py sees to the name
         return UserError(rest)
     return TrainingFailedError(f"a training process failed: {text}\n\n{trace.rstrip()}")
 

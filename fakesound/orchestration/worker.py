@@ -8,6 +8,7 @@ import sys
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from fakesound.core.errors import UserError
 from fakesound.core.store import Place, Store
 from fakesound.orchestration.epochs import reporter
 from fakesound.orchestration.process import end_with_run
@@ -28,7 +29,10 @@ def main() -> None:
     ranks = Ranks.from_env()
     # One rank speaks for all: every rank opening its own run is how tracking servers fill with rubbish.
     report = reporter(Tracking(Store(request.store_url)), run) if ranks.is_first else _keep_quiet
-    train(request, ranks, report)
+    try:
+        train(request, ranks, report)
+    except UserError as error:  # subclasses too: the launcher knows it by this name
+        raise UserError(str(error)) from None
 
 
 def _keep_quiet(record: EpochRecord) -> None:

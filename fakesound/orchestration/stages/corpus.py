@@ -1,32 +1,26 @@
 """From recordings to a corpus of genuine and forged clips."""
 
+from fakesound.core.progress import track
 from fakesound.core.store import Pointer, Store
 from fakesound.corpora.build import build_corpus
 from fakesound.corpora.leakage import check_leakage
+from fakesound.corpora.manifest import read_manifest
 from fakesound.orchestration.config import RunConfig
-from fakesound.orchestration.tracking import Tracking
 
 
-def build(*, store: str, config: str, recordings: str, run: str, corpus_out: str) -> None:
+def build(*, store: str, config: str, recordings: str, corpus_out: str) -> None:
     """Build the corpus (or find it built) and write the pointer to it.
 
     Args:
         store: URL.
         config: preset, file or JSON.
         recordings: folder of recordings; empty for the built-in corpus.
-        run: parent tracking run; empty for none.
         corpus_out: pointer file to write.
 
     Raises:
         UserError: nothing usable among the recordings.
     """
-    opened = Store(store)
-    corpus = build_corpus(RunConfig.load(config).corpus, opened, recordings or None)
-    corpus.write(corpus_out)
-    if run:
-        tracking = Tracking(opened)
-        tracking.set_tags(run, {"fakesound.corpus": corpus.uri, "fakesound.corpus_digest": corpus.digest})
-        tracking.log_metrics(run, {"corpus": corpus.open().metadata.get("counts", {})})
+    build_corpus(RunConfig.load(config).corpus, Store(store), recordings or None).write(corpus_out)
 
 
 def check(*, corpus: str) -> None:
@@ -36,6 +30,6 @@ def check(*, corpus: str) -> None:
         IntegrityError: something was altered. UserError: a source leaks.
     """
     place = Pointer.read(corpus).open()
-    for name in place.marker["files"]:
+    for name in track(place.marker["files"], "checking files"):
         place.checked_path(name)
-    check_leakage(place)
+    check_leakage(read_manifest(place))

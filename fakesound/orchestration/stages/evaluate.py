@@ -182,9 +182,11 @@ def _headline(result: EvaluationResult) -> dict[str, float]:
 
 def _track(tracking: Tracking, run: str, place: Place, result: EvaluationResult) -> None:
     child = tracking.start("evaluation", "evaluation", parent=run, tags={"fakesound.evaluation": place.uri})
-    tracking.log_metrics(child, _headline(result))
     for name in (RESULT, TABLE, REPORT, POINTS):
         tracking.log_file(child, place.local_path(name))
     tracking.finish(child, succeeded=True)
-    if run:
-        tracking.log_metrics(run, _headline(result))
+    inputs: Any = result.facts["inputs"]
+    tags = {f"fakesound.{name}_digest": pointer["digest"] for name, pointer in inputs.items()}
+    for target in filter(None, (child, run)):
+        tracking.log_metrics(target, _headline(result) | {"corpus": result.facts["corpus_counts"]})
+        tracking.set_tags(target, tags)
