@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,6 +30,7 @@ from fakesound.evaluation.table import render_table
 from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.process import FAILURE_MARK, LINE_MARK, RUN_PID, STEP_LINES
 from fakesound.orchestration.tracking import open_command
+from pipelines.platform import PlatformConfig
 from pipelines.unseen_attack import unseen_attack
 
 TITLES = {
@@ -120,16 +121,16 @@ class RunView(io.TextIOBase):
         self._screen.flush()
 
 
-def run_locally(store: Store, arguments: dict[str, Any], log_path: Path) -> Path:
-    """Run the DAG to its end.
+def run_locally(
+    pipeline: Callable[..., Any], arguments: Mapping[str, str], *, root: Path, log_path: Path
+) -> None:
+    """Run a pipeline to its end.
 
     Args:
-        store: local or remote.
+        pipeline: what `dsl.pipeline` made.
         arguments: of the pipeline.
+        root: where kfp puts the pointer files of this run.
         log_path: complete log, written as it happens.
-
-    Returns:
-        A folder below which kfp put the pointer files of this run; the caller removes it.
 
     Raises:
         StepFailedError: a step failed.
@@ -137,7 +138,6 @@ def run_locally(store: Store, arguments: dict[str, Any], log_path: Path) -> Path
     # kfp says that this runner ignores images and display names; both are for the cluster.
     warnings.filterwarnings("ignore", module="kfp")
     os.environ |= {STEP_LINES: "1", RUN_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-    root = Path(tempfile.mkdtemp(prefix="fakesound-run-"))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("w") as log:
@@ -145,22 +145,20 @@ def run_locally(store: Store, arguments: dict[str, Any], log_path: Path) -> Path
         plain_print = builtins.print
         try:
             with contextlib.redirect_stdout(view):
-                unseen_attack(store=store.url, **arguments)
+                pipeline(**arguments)
         except RuntimeError as error:
             log.write(f"{error}\n")
             raise StepFailedError(view.failure()) from None
         finally:
             builtins.print = plain_print  # kfp indents it, and with parallel tasks forgets to undo that
-    return root
 
 
-def show_result(store: Store, root: Path, log_path: Path) -> None:
-    """Print the table, where the report is, what was registered, and how to open MLflow."""
+def show_result(store: Store, root: Path) -> None:
+    """Print the table, where the report is, and how to open MLflow."""
     place = Pointer.read(next(root.glob("*/evaluate/evaluation"))).open()
     result = EvaluationResult.model_validate_json(place.read_bytes("metrics.json"))
     print(f"\n{render_table(result)}\n")
     print(f"report:   {place.uri}/report.html")
-    print(f"log:      {log_path}")
     print(f"runs:     {open_command(store)}")
 
 
@@ -190,6 +188,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recordings", help="folder of recordings; without it a corpus is generated")
     parser.add_argument("--config", help="preset (builtin, folder) or YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value")
+    parser.add_argument("--launcher", default="local", help="how training is launched: local, volcano")
+    parser.add_argument("--sweeper", default="optuna", help="who searches hyperparameters: optuna, katib")
     return parser.parse_args(argv)
 
 
@@ -203,10 +203,12 @@ def _run(options: argparse.Namespace) -> None:
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     log_root = store.local_root or Path(tempfile.gettempdir()) / "fakesound"
     log_path = log_root / "logs" / f"run-{now}.log"
-    with only_run(store):
-        arguments = {"config": config.to_json(), "recordings": str(recordings or "")}
-        root = run_locally(store, arguments, log_path)
-        show_result(store, root, log_path)
+    print(f"complete log: {log_path}", flush=True)
+    with only_run(store), tempfile.TemporaryDirectory(prefix="fakesound-run-") as folder:
+        platform = PlatformConfig(store=store.url, launcher=options.launcher, sweeper=options.sweeper)
+        what = {"config": config.to_json(), "recordings": str(recordings or "")}
+        run_locally(unseen_attack, what | platform.arguments(), root=Path(folder), log_path=log_path)
+        show_result(store, Path(folder))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -93,14 +93,6 @@ class RunConfig(Config):
         if len(text.encode()) > MAX_JSON_BYTES:
             raise UserError(f"the run configuration exceeds {MAX_JSON_BYTES} bytes")
         return text
-
-
-class PlatformConfig(Config):
-    """Where a run happens: the pipeline parameters in which a laptop and a cluster differ."""
-
-    store: str
-    launcher: Literal["local", "volcano"] = "local"
-    sweeper: Literal["optuna", "katib"] = "optuna"
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -34,10 +34,9 @@ def register(*, store: str, features: str, training: str, evaluation: str, run: 
     Returns:
         What was decided, in a sentence.
     """
+    pointer, trained = Pointer.read(features), Pointer.read(training)
+    judged, feature_set = Pointer.read(evaluation).open(), FeatureSet.open(pointer)
     tracking = Tracking(Store(store))
-    pointer = Pointer.read(features)
-    feature_set = FeatureSet.open(pointer)
-    judged, trained = Pointer.read(evaluation).open(), Pointer.read(training)
     name = judged.metadata["detector"]
     bundle = read_detector(trained.open())
     owner = run or tracking.start("register", "registration")
