@@ -19,7 +19,7 @@ SOURCES := fakesound components pipelines tests benchmarks
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-# Stamps: installed once, and again when a lock or the package's metadata changes.
+# Stamps: installed once (byte-compiled, or the first run would pay for it), and again when a lock or the package's metadata changes.
 $(VENV)/.uv: requirements/bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
 	  || { echo "error: $(PYTHON) must be Python 3.11 or 3.12; choose one with: make PYTHON=python3.11 ..." >&2; exit 2; }
@@ -29,12 +29,13 @@ $(VENV)/.uv: requirements/bootstrap.txt
 
 $(VENV)/.runtime: $(VENV)/.uv requirements/runtime.txt pyproject.toml
 	@echo "Installing the locked packages into $(VENV)/ (torch among them: several GB)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/runtime.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/runtime.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -c "import fakesound.models.scan.cpu_kernels" # compiles the scan once, for all processes
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@touch $@
 
 .PHONY: setup

@@ -6,7 +6,7 @@ What is not understood is refused by name: an unknown field, distribution, algor
 import math
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, reduce
 from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
@@ -67,6 +67,14 @@ class Parameter(_KatibObject):
         """Values of a categorical (as written) or discrete (as numbers) parameter."""
         listed = self.feasible_space.list
         return tuple(map(float, listed)) if self.parameter_type == "discrete" else listed
+
+    def holds(self, value: ParameterValue) -> bool:
+        """Whether `value` is in the space."""
+        space = self.feasible_space
+        if self.parameter_type in ("categorical", "discrete"):
+            return value in self.choices
+        assert space.min is not None and space.max is not None
+        return not isinstance(value, str) and space.min <= value <= space.max
 
 
 class Setting(_KatibObject):
@@ -166,6 +174,23 @@ class Experiment(_KatibObject):
             for argument in self.spec.trial_template.arguments
             if argument.startswith(_SET) and _PLACEHOLDER.search(argument)
         ]
+
+    def point_of(self, config: Mapping[str, Any]) -> dict[str, ParameterValue] | None:
+        """The point of the search space at which a run configuration (as nested mappings) already stands.
+
+        None where one of its values is outside the space.
+        """
+        names = {
+            parameter.name: parameter.reference for parameter in self.spec.trial_template.trial_parameters
+        }
+        found: dict[str, ParameterValue] = {}
+        for argument in self.spec.trial_template.arguments:
+            placeholder = _PLACEHOLDER.search(argument)
+            if argument.startswith(_SET) and placeholder:
+                keys = argument.removeprefix(_SET).partition("=")[0].split(".")
+                found[names[placeholder[1]]] = reduce(lambda values, key: values[key], keys, config)
+        inside = all(parameter.holds(found[parameter.name]) for parameter in self.spec.parameters)
+        return found if inside else None
 
 
 @cache

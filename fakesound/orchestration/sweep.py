@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,6 +74,7 @@ class Sweeper(Protocol):
         place: Place,
         max_trials: int,
         seed: int,
+        start: Mapping[str, ParameterValue] | None = None,
     ) -> Best:
         """Try up to `max_trials` points and return the best.
 
@@ -83,6 +84,7 @@ class Sweeper(Protocol):
             place: keeps finished trials; those found there are not tried again.
             max_trials: not more than the experiment's own.
             seed: of the search.
+            start: the point to try first; None leaves the first one to the algorithm too.
 
         Raises:
             UserError: no trial came to an end.
@@ -102,6 +104,7 @@ class OptunaSweeper:
         place: Place,
         max_trials: int,
         seed: int,
+        start: Mapping[str, ParameterValue] | None = None,
     ) -> Best:
         """See `Sweeper.run`."""
         import optuna
@@ -118,6 +121,8 @@ class OptunaSweeper:
                 record = TrialRecord(**place.read_json(name))
                 study.add_trial(_frozen(record, distributions))
             else:
+                if number == 0 and start is not None:
+                    study.enqueue_trial(dict(start))
                 study.sampler = _sampler(spec.algorithm.algorithm_name, seed + number)
                 record, error = _try(study, distributions, experiment, objective)
                 failed += error is not None

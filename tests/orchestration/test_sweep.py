@@ -2,6 +2,7 @@ import pytest
 
 from fakesound.core.errors import UserError
 from fakesound.core.store import Store
+from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.experiment import load_experiment
 from fakesound.orchestration.sweep import OptunaSweeper, get_sweeper
 
@@ -70,6 +71,21 @@ def test_hopeless_trials_are_stopped_early(place):
     states = [place.read_json(name)["state"] for name in place.names()]
     assert "stopped" in states
     assert states[:3] == ["complete"] * 3
+
+
+def test_the_configuration_itself_is_tried_first(place):
+    experiment = load_experiment()
+    config = RunConfig.load("builtin")
+    start = experiment.point_of(config.model_dump(mode="json"))
+    objective = Objective()
+    OptunaSweeper().run(experiment, objective, place=place, max_trials=2, seed=3, start=start)
+    assert objective.tried[0][1] == start
+    assert start["posWeight"] == config.training.loss.pos_weight
+
+
+def test_a_configuration_outside_the_space_is_no_starting_point():
+    config = RunConfig.load("builtin", ["training.weight_decay=0.5"])
+    assert load_experiment().point_of(config.model_dump(mode="json")) is None
 
 
 def test_katib_is_refused_and_so_is_an_unknown_name():

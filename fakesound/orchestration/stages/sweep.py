@@ -53,7 +53,13 @@ def _key(experiment: Experiment, config: RunConfig, features: Pointer) -> str:
 def _search(place: Place, experiment: Experiment, objective: "_Objective", sweeper: str) -> None:
     limits = objective.config.sweep
     best = get_sweeper(sweeper).run(
-        experiment, objective, place=place, max_trials=limits.max_trials, seed=limits.seed
+        experiment,
+        objective,
+        place=place,
+        max_trials=limits.max_trials,
+        seed=limits.seed,
+        # A short search must not end with something worse than what the configuration already says.
+        start=experiment.point_of(objective.config.model_dump(mode="json")),
     )
     say(f"best: trial {best.number} with validation score {best.value:.4f}")
     place.write_json(BEST_NAME, vars(best))
