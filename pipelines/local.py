@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 import time
 import warnings
 from collections import deque
@@ -47,7 +48,9 @@ TITLES = {
 }
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _TASK_STARTS = re.compile(r"Executing task '([a-z-]+?)(?:-\d+)?'")
-LAST_LINES = 40
+_TASK_FAILED = "finished with status FAILURE"
+_OF_KFP = re.compile(r"\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - |-{20}")
+LAST_LINES = 60
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -79,7 +82,7 @@ class RunView(io.TextIOBase):
         self._started_s = time.monotonic()
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._failure: list[str] = []
-        self._failed = False
+        self._cause = ""
 
     def write(self, text: str) -> int:
         """Take text as it comes; whole lines are acted on."""
@@ -90,25 +93,33 @@ class RunView(io.TextIOBase):
 
     def failure(self) -> str:
         """What the first failing step said last."""
+        return self._cause or self._last_words()
+
+    def _last_words(self) -> str:
         if self._failure:
             return "\n".join(self._failure)
-        return "\n".join(["a step died without a traceback; the last lines of its log:", *self._last_lines])
+        said = list(self._last_lines)
+        starts = [k for k, line in enumerate(said) if line.lstrip().startswith("Traceback ")]
+        if starts:  # it failed before it could speak through `run_step`: on an import, say
+            return textwrap.dedent("\n".join(said[starts[-1] :]))
+        return "\n".join(["a step died without a traceback; the last lines of its log:", *said])
 
     def _take(self, raw: str) -> None:
-        line = _COLOURS.sub("", raw).lstrip(" ")
-        self._log.write(f"{_COLOURS.sub('', raw)}\n")
+        plain = _COLOURS.sub("", raw)
+        line = plain.lstrip(" ")
+        self._log.write(f"{plain}\n")
         self._log.flush()
         if line.startswith(LINE_MARK):
             self._show(f"    {line.removeprefix(LINE_MARK)}")
         elif line.startswith(FAILURE_MARK):
-            # The first step to fail is the cause; what the exit handler says after that is not.
-            if not self._failed:
-                self._failure.append(line.removeprefix(FAILURE_MARK))
+            self._failure.append(line.removeprefix(FAILURE_MARK))
         elif starts := _TASK_STARTS.search(line):
-            self._failed = bool(self._failure)
             self._heading(starts[1])
-        elif line:
-            self._last_lines.append(line)
+        elif _TASK_FAILED in line:
+            # The first step to fail is the cause; what the exit handler says after that is not.
+            self._cause = self._cause or self._last_words()
+        elif line and not _OF_KFP.match(line):
+            self._last_lines.append(plain)
 
     def _heading(self, task: str) -> None:
         title = TITLES.get(task, task)

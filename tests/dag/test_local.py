@@ -28,6 +28,8 @@ def toy(how: str) -> None:
 
             os.kill(os.getpid(), 9)
 
+    if how == "early":
+        raise ImportError("no such thing")
     run_step(work)
 
 
@@ -50,6 +52,7 @@ def toy_pipeline(how: str) -> None:
     [
         ("user", 2, r"error: no recordings in there"),
         ("bug", 1, r"(?s)Traceback.*ZeroDivisionError: of course"),
+        ("early", 1, r"(?s)Traceback.*\n  File .*ImportError: no such thing\n*"),
         ("death", 1, r"(?s)a step died without a traceback.*"),
     ],
 )
@@ -60,7 +63,7 @@ def test_a_failing_steps_own_words_come_through(how, code, pattern, tmp_path, ca
     assert re.fullmatch(pattern, failure.value.text)
     assert "Inner task failed" not in failure.value.text
     screen = capsys.readouterr().out
-    assert "working" in screen
+    assert how == "early" or "working" in screen
     assert "closing after FAILED" in screen
     assert "Executing" not in screen
     assert "Inner task failed" in (tmp_path / "run.log").read_text()
@@ -82,6 +85,7 @@ def test_the_first_failure_is_the_cause_and_lines_may_come_in_pieces():
         "00:00:00.000 - INFO - Executing task \x1b[96m'corpus'\x1b[0m\n",
         "    fakesound| one",
         "\n        fakesound! Traceback\n    fakesound! ValueError: cause\n",
+        "00:00:01.000 - ERROR - Task \x1b[96m'corpus'\x1b[0m finished with status \x1b[91mFAILURE\x1b[0m\n",
         "00:00:01.000 - INFO - Executing task 'close-run'\n    fakesound! ValueError: effect\n",
     ):
         view.write(piece)
