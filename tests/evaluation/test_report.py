@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import made_up_predictions
+from made_up import made_up_predictions
 
 from fakesound.core.schemas import PREDICTIONS
 from fakesound.evaluation import plots
