@@ -6,7 +6,7 @@ What is not understood is refused by name: an unknown field, distribution, algor
 import math
 import re
 from collections.abc import Mapping
-from functools import cache, reduce
+from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
@@ -188,7 +188,10 @@ class Experiment(_KatibObject):
             placeholder = _PLACEHOLDER.search(argument)
             if argument.startswith(_SET) and placeholder:
                 keys = argument.removeprefix(_SET).partition("=")[0].split(".")
-                found[names[placeholder[1]]] = reduce(lambda values, key: values[key], keys, config)
+                value: Any = config
+                for key in keys:
+                    value = value[key]
+                found[names[placeholder[1]]] = value
         inside = all(parameter.holds(found[parameter.name]) for parameter in self.spec.parameters)
         return found if inside else None
 

@@ -110,11 +110,10 @@ def fetch_bundle(tracking: Tracking, model_uri: str) -> Bundle:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
+    tracking.make_default()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            local = download_artifacts(
-                artifact_uri=model_uri, dst_path=folder, tracking_uri=tracking.uri, registry_uri=tracking.uri
-            )
+            local = download_artifacts(artifact_uri=model_uri, dst_path=folder)
         except (MlflowException, OSError) as error:
             raise UserError(f"no model {model_uri} in {tracking.uri}: {error}") from None
         found = sorted(Path(local).rglob(DESCRIPTION_NAME))
@@ -135,8 +134,7 @@ def _create_version(tracking: Tracking, run: str, candidate: Candidate) -> "Mode
     from mlflow.types import ParamSchema, ParamSpec
 
     client = tracking.client
-    mlflow.set_tracking_uri(tracking.uri)
-    mlflow.set_registry_uri(tracking.uri)
+    tracking.make_default()
     with mlflow.start_run(run_id=run), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # mlflow's advice on type hints: audio is not a table
         logged = mlflow.pyfunc.log_model(

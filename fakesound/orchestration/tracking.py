@@ -10,10 +10,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fakesound.core.errors import UserError
 from fakesound.core.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 EXPERIMENT = "fakesound"
 MODEL_NAME = "fakesound"
@@ -71,7 +74,7 @@ def _local_folder(store: Store) -> Path:
 
 
 class Tracking:
-    """The tracking server of one store. Holds no global state: several may be used side by side."""
+    """The tracking server of one store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -82,6 +85,13 @@ class Tracking:
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def make_default(self) -> None:
+        """Tell the parts of MLflow that take no client (models, artifacts of models) where to look."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
 
     def start(
         self,
@@ -114,6 +124,16 @@ class Tracking:
     def finish(self, run_id: str, *, succeeded: bool) -> None:
         """Close a run with its outcome."""
         self.client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+    def running(self) -> "list[Run]":
+        """Runs that nobody closed yet."""
+        return list(self.client.search_runs([self._experiment_id()], "attributes.status = 'RUNNING'"))
+
+    def kill(self, run_id: str) -> None:
+        """Close an abandoned run and its open children as killed."""
+        for run in self.running():
+            if run_id in (run.info.run_id, run.data.tags.get("mlflow.parentRunId")):
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log parameters; nested mappings become dotted names."""

@@ -28,6 +28,15 @@ def run(store, cwd, *, config=CONFIG):
     )
 
 
+def detect(store, cwd):
+    """Exit code of `fakesound detect` with the champion, in a process that knows the store alone."""
+    clip = next((store / "corpora").rglob("audio/*.flac"))
+    command = [sys.executable, "-m", "fakesound.cli.main", "detect", str(clip), "--store", str(store)]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    assert "models:/fakesound@champion (version 1)" in found.stderr, found.stderr
+    return found.returncode
+
+
 def places(root):
     """Every file of the store's places with its time of writing."""
     kinds = ("corpora", "features", "sweeps", "training", "evaluations")
@@ -65,6 +74,8 @@ def test_the_whole_road_twice(tmp_path, monkeypatch):
     assert sorted(kinds) == ["evaluation", "pipeline", "training", "training", "trial", "trial"]
     parents = {found.data.tags.get("mlflow.parentRunId") for found in runs}
     assert parents == {None, champion.run_id}
+
+    assert detect(root, tmp_path) in (0, 3)
 
     before = places(root)
     second = run(root, tmp_path)

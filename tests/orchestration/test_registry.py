@@ -104,11 +104,14 @@ def test_a_run_killed_between_registering_and_deciding_decides_the_next_time(tra
     assert len(tracking.client.search_model_versions("name = 'fakesound'")) == count
 
 
-def test_the_champion_comes_back_as_a_bundle_and_as_a_model_that_takes_audio(tracking, folder):
-    assert fetch_bundle(tracking, CHAMPION_URI).config == MODEL
+def test_the_champion_comes_back_as_a_bundle_and_as_a_model_that_takes_audio(tracking, folder, tmp_path):
     import mlflow
 
-    mlflow.set_tracking_uri(tracking.uri)
+    # A new process does not know where to look, and must not look below the current folder.
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/elsewhere.db")
+    mlflow.set_registry_uri(f"sqlite:///{tmp_path}/elsewhere.db")
+    assert fetch_bundle(tracking, CHAMPION_URI).config == MODEL
+    assert not list(tmp_path.iterdir())
     model = mlflow.pyfunc.load_model(CHAMPION_URI)
     samples = (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
     (judged,) = model.predict(samples, params={"sample_rate_hz": 16_000})

@@ -1,5 +1,8 @@
+import os
+import subprocess
+import sys
+
 import pytest
-from mlflow.entities import RunStatus
 
 from fakesound.core.errors import UserError
 from fakesound.core.store import Store
@@ -36,12 +39,27 @@ def test_a_run_is_opened_with_its_parameters_and_closed_with_its_outcome(store):
     close_run(store=store.url, job_id="bad", state="FAILED")
     client = Tracking(store).client
     assert has_tracking(store)
-    assert RunStatus.to_string(RunStatus.from_string(client.get_run(run).info.status)) == "FINISHED"
+    assert client.get_run(run).info.status == "FINISHED"
     assert client.get_run(failed).info.status == "FAILED"
     data = client.get_run(run).data
     assert data.params["training.schedule.peak_lr"]
     assert data.tags["fakesound.job"] == "good"
     assert data.tags["fakesound.recordings"] == "builtin"
+
+
+def test_a_run_whose_process_was_killed_is_closed_by_the_next_one(store, monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    monkeypatch.setenv("FAKESOUND_RUN_PID", str(process.pid))
+    killed = open_it(store, job_id="killed")
+    tracking = Tracking(store)
+    child = tracking.start("trial", "trial", parent=killed)
+    bystander = tracking.start("by hand", "training")
+    monkeypatch.setenv("FAKESOUND_RUN_PID", str(os.getpid()))
+    alive = open_it(store, job_id="alive")
+    open_it(store, job_id="next")
+    status = {run: tracking.client.get_run(run).info.status for run in (killed, child, bystander, alive)}
+    assert status == {killed: "KILLED", child: "KILLED", bystander: "RUNNING", alive: "RUNNING"}
 
 
 def test_closing_what_was_never_opened_is_no_error(store):
