@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from multiprocessing import get_context
 
 import pytest
@@ -38,9 +39,14 @@ def start(request, reached=None):
                 return real(*args)
 
             trainer.collate = stop_in_epoch_three
-        trainer.train(request, Ranks(rank, rank, WORLD_SIZE))
+        try:
+            trainer.train(request, Ranks(rank, rank, WORLD_SIZE))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)  # without the exit handlers of pytest's process, whose threads were not forked with it
 
-    processes = [FORK.Process(target=work, args=(rank,)) for rank in range(WORLD_SIZE)]
+    processes = [FORK.Process(target=work, args=(rank,), daemon=True) for rank in range(WORLD_SIZE)]
     for process in processes:
         process.start()
     return processes
