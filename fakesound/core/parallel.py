@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from fakesound.core.lifetime import end_with_parent
 from fakesound.core.progress import track
 
 Item = TypeVar("Item")
@@ -35,7 +36,7 @@ def map_parallel(
         with threadpool_limits(1):
             yield from track((function(item) for item in items), description, total=len(items))
         return
-    with ProcessPoolExecutor(wanted, get_context("spawn"), initializer=_use_one_thread) as pool:
+    with ProcessPoolExecutor(wanted, get_context("spawn"), initializer=_start_worker) as pool:
         chunk = max(1, min(16, len(items) // (4 * wanted)))
         try:
             yield from track(pool.map(function, items, chunksize=chunk), description, total=len(items))
@@ -44,5 +45,6 @@ def map_parallel(
             raise
 
 
-def _use_one_thread() -> None:
+def _start_worker() -> None:
+    end_with_parent()
     threadpool_limits(1)
