@@ -5,7 +5,7 @@ Forgeries and genuine controls pass through the same five steps, so the steps' o
 
 1. steadiness: where the original is tonal and the replacement is noise, the noise is narrowed to the
    original's long-term spectrum, no finer than its flux demands;
-2. short time, coarse bands: level per octave-wide band over 100 ms, and the spectral flux of the region, by
+2. short time, three window lengths: level per octave-wide band over 100 ms, and the flux of the region, by
    raising or lowering each bin's fluctuation about its running mean;
 3. long term, fine bands: level per sixth of an octave over the whole region; above the original's bandwidth
    the original's own fine spectrum is a ceiling, so nothing appears where the recording is empty;
@@ -22,8 +22,8 @@ from fakesound.attacks.base import Samples
 from fakesound.attacks.spectral import Spectrum, Stft, band_centres, band_weights
 from fakesound.core.regions import SampleRegion
 
-_WINDOW_S = 0.032
-_FLUX_PASSES = 5
+_WINDOWS_S = (0.032, 0.012, 0.02)  # flux matched over one length of window is not over another
+_FLUX_PASSES = 4
 _FLUX_TOLERANCE = 1.0
 _STEADYING_BANDS = ((1 / 24, 20.0), (1 / 96, 4.0))  # share of an octave, Hz at least
 _FLUX_EXPONENTS = (0.1, 2.0)  # of one pass
@@ -56,8 +56,8 @@ class _Scene:
     sample_rate_hz: int
 
     @classmethod
-    def at(cls, samples: Samples, span: SampleRegion, sample_rate_hz: int) -> "_Scene":
-        stft = Stft.lasting(_WINDOW_S, sample_rate_hz)
+    def at(cls, samples: Samples, span: SampleRegion, sample_rate_hz: int, window_s: float) -> "_Scene":
+        stft = Stft.lasting(window_s, sample_rate_hz)
         first, last = max(0, span.onset - stft.n_fft), min(len(samples), span.offset + stft.n_fft)
         return cls(stft, samples[first:last], slice(span.onset - first, span.offset - first), sample_rate_hz)
 
@@ -91,9 +91,10 @@ def match(replacement: Samples, samples: Samples, span: SampleRegion, sample_rat
         return original.copy()
     offset = float(np.median(samples))  # robust: the mean of a half silent stretch is not its zero
     wanted, matched = original - offset, replacement - replacement.mean()
-    scene = _Scene.at(samples - offset, span, sample_rate_hz)
-    matched = _steady(matched, wanted, scene)
-    matched = _match_short_time(matched, scene)
+    scenes = [_Scene.at(samples - offset, span, sample_rate_hz, window_s) for window_s in _WINDOWS_S]
+    matched = _steady(matched, wanted, scenes[0])
+    for scene in scenes:
+        matched = _match_short_time(matched, scene)
     matched = match_colour(matched, wanted, sample_rate_hz)
     peak = float(np.abs(samples).max())
     for _ in range(_LEVEL_PASSES):  # limiting costs level, raising the level makes peaks

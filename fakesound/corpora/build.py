@@ -36,7 +36,7 @@ from fakesound.corpora.partition import partition_components
 from fakesound.corpora.plan import TARGET_RATE_HZ, ClipPlan, Sound, StretchPlan, plan_clips
 from fakesound.corpora.seeds import rng_for, seed_for
 
-CORPUS_VERSION = 1  # raise it when code changes what a corpus holds
+CORPUS_VERSION = 2  # raise it when code changes what a corpus holds
 
 _Row = dict[str, Any]
 
@@ -203,7 +203,7 @@ def _load(sound: Sound) -> FloatArray:
 
 def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int) -> _Bed | None:
     rate_hz = plan.sound.working_rate_hz
-    mask = draw_audible_mask(samples, rate_hz, clip.regime, rng_for(seed, "mask", clip.mask_id))
+    mask = draw_audible_mask(samples, rate_hz, clip.regime, clip.turn, rng_for(seed, "mask", clip.mask_id))
     if mask is None:
         return None
     spliced = control(samples, mask.decoys, sample_rate_hz=rate_hz, rng=rng_for(seed, "decoys", clip.mask_id))

@@ -20,7 +20,7 @@ from fakesound.corpora.seeds import rng_for
 from fakesound.corpora.speech import Utterance, speak
 from fakesound.corpora.synthesis import SYNTHESISERS, background, in_a_room
 
-BUILTIN_VERSION = 1  # raise it when code changes what is generated
+BUILTIN_VERSION = 2  # raise it when code changes what is generated
 BUILTIN_GROUP_PATTERN = r"^speech/([^/]+)/"
 
 _RATES_HZ = (16_000, 22_050, 32_000, 44_100)
@@ -147,7 +147,7 @@ def _write(place_uri: str, seed: int, work: tuple[_Recipe, tuple[FloatArray, int
     num_samples = int(recipe.duration_s * recipe.sample_rate_hz)
     sound = _sound(recipe, spoken, num_samples, rng)
     sound = sound / max(1e-9, float(np.sqrt(np.mean(sound**2))))
-    noise_level = 10 ** (rng.uniform(-45, -25) / 20)
+    noise_level = 10 ** (rng.uniform(-38, -18) / 20)
     sound = sound + noise_level * background(num_samples, recipe.sample_rate_hz, rng)
     sound *= 10 ** (rng.uniform(-10, -1) / 20) / float(np.abs(sound).max())
     steps = np.rint(sound * (FULL_SCALE - 1)).astype(np.int16)

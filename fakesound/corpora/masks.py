@@ -2,8 +2,9 @@
 
 A mask is drawn once for a source stretch and shared by the genuine clip and the forgeries made of it.
 Segments are laid around a circle as long as the clip and the circle is turned by a uniform angle, so every
-instant of a clip is equally likely to be covered: position says nothing. A segment that the clip's borders
-cut becomes two regions.
+instant of a clip is equally likely to be covered: position says nothing. (The angles of one partition are
+multiples of the golden ratio from a random start, so that few clips, too, are covered evenly.) A segment
+that the clip's borders cut becomes two regions.
 
 Each mask also draws, four times in five, a decoy from the same length distribution: there, the genuine and
 the forged clip alike hold a splice of the same recording. In the genuine clip the mask's own regions are
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fakesound.core.audio import SILENCE_SPAN, FloatArray
 from fakesound.core.regions import SampleRegion
@@ -26,6 +28,7 @@ TRAIN_SHARE = (0.10, 0.40)  # of the clip; FakeSound: 1-4 s of 10 s
 WIDEST_SHARE = 0.99
 TWO_REGIONS_PROBABILITY = 0.2
 DECOY_PROBABILITY = 0.8
+GOLDEN_RATIO = 0.6180339887498949  # its multiples modulo 1 cover a circle as evenly as can be
 _REDRAWS = 50
 
 
@@ -37,11 +40,13 @@ class Mask:
     decoys: tuple[SampleRegion, ...]
 
 
-def draw_mask(num_samples: int, sample_rate_hz: int, regime: Regime, rng: np.random.Generator) -> Mask:
+def draw_mask(
+    num_samples: int, sample_rate_hz: int, regime: Regime, turn: float, rng: np.random.Generator
+) -> Mask:
     """Draw a mask for a clip of `num_samples` (at least 0.2 s).
 
     The regions' lengths add up to a uniform 10-40 % of the clip (regime 'train'), or to a log-uniform 0.04 s
-    to 0.99 of the clip (regime 'wide').
+    to 0.99 of the clip (regime 'wide'). `turn` in [0, 1) is how far the circle is turned.
     """
     shortest = round(MIN_REGION_S * sample_rate_hz)
     gap = round(MIN_GAP_S * sample_rate_hz)
@@ -54,7 +59,8 @@ def draw_mask(num_samples: int, sample_rate_hz: int, regime: Regime, rng: np.ran
         lengths.append(decoy)
         forged.append(False)
     order = rng.permutation(len(lengths))
-    placed = _place([lengths[i] for i in order], num_samples, shortest, gap, rng)
+    gaps = _draw_gaps(num_samples - sum(lengths), len(lengths), gap, rng)
+    placed = _place([lengths[i] for i in order], gaps, num_samples, shortest, int(turn * num_samples))
     by_role: dict[bool, list[SampleRegion]] = {True: [], False: []}
     for index, pieces in zip(order, placed, strict=True):
         by_role[forged[index]].extend(pieces)
@@ -62,7 +68,7 @@ def draw_mask(num_samples: int, sample_rate_hz: int, regime: Regime, rng: np.ran
 
 
 def draw_audible_mask(
-    samples: FloatArray, sample_rate_hz: int, regime: Regime, rng: np.random.Generator
+    samples: FloatArray, sample_rate_hz: int, regime: Regime, turn: float, rng: np.random.Generator
 ) -> Mask | None:
     """Draw masks until no region lies in digital silence, where a forgery could be neither made nor found.
 
@@ -71,8 +77,8 @@ def draw_audible_mask(
     Returns:
         None where fifty draws did not find one: the stretch is as good as silent.
     """
-    for _ in range(_REDRAWS):
-        mask = draw_mask(len(samples), sample_rate_hz, regime, rng)
+    for attempt in range(_REDRAWS):
+        mask = draw_mask(len(samples), sample_rate_hz, regime, (turn + attempt * GOLDEN_RATIO) % 1, rng)
         if all(np.ptp(samples[r.onset : r.offset]) > SILENCE_SPAN for r in (*mask.regions, *mask.decoys)):
             return mask
     return None
@@ -95,14 +101,17 @@ def _split(length: int, shortest: int, most: int, rng: np.random.Generator) -> l
     return [first, length - first]
 
 
+def _draw_gaps(uncovered: int, count: int, shortest: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    spare = uncovered - shortest * count
+    return shortest + np.floor(rng.dirichlet(np.ones(count)) * spare).astype(np.int64)
+
+
 def _place(
-    lengths: list[int], num_samples: int, shortest: int, gap: int, rng: np.random.Generator
+    lengths: list[int], gaps: NDArray[np.int64], num_samples: int, shortest: int, turn: int
 ) -> list[list[SampleRegion]]:
-    """Segments with random gaps on a turned circle; each as the one or two regions that the clip sees."""
-    spare = num_samples - sum(lengths) - gap * len(lengths)
-    gaps = gap + np.floor(rng.dirichlet(np.ones(len(lengths))) * spare).astype(int)
+    """Segments and gaps on a turned circle; each segment as the one or two regions that the clip sees."""
     starts = np.concatenate([[0], np.cumsum(np.asarray(lengths) + gaps)[:-1]])
-    starts = (starts + int(rng.integers(num_samples))) % num_samples
+    starts = (starts + turn) % num_samples
     for start, length in zip(starts, lengths, strict=True):
         before, after = num_samples - start, start + length - num_samples
         if after > 0 and min(before, after) < shortest:  # turn on, so that no sliver is cut off

@@ -13,7 +13,9 @@ LEAST_COMPONENTS = {"train": 1, "validation": 1, "validation_unseen": 1, "test":
 
 
 def partition_components(amounts: Mapping[str, float], shares: Shares, seed: int) -> dict[str, str]:
-    """Assign components to partitions, big ones first, each to the partition that lacks most.
+    """Assign components to partitions, big ones first, each to the emptiest partition that it fits into.
+
+    Emptiest is relative to the share, so that a few big components (speakers) spread over all partitions.
 
     Args:
         amounts: seconds of sound by component.
@@ -37,15 +39,21 @@ def partition_components(amounts: Mapping[str, float], shares: Shares, seed: int
         amounts, key=lambda name: (-math.floor(math.log2(amounts[name])), seed_for(seed, "order", name))
     )
     total = sum(amounts.values())
-    lacking = {partition: shares.of(partition) * total for partition in PARTITIONS}
+    wanted = {partition: shares.of(partition) * total for partition in PARTITIONS}
+    lacking = dict(wanted)
     still_needed = dict(LEAST_COMPONENTS)
     assigned: dict[str, str] = {}
     for position, component in enumerate(order):
         must = [partition for partition in PARTITIONS if still_needed[partition] > 0]
         left = len(order) - position
         open_to = must if left <= sum(still_needed.values()) else PARTITIONS
-        chosen = max(open_to, key=lambda partition: lacking[partition])
+        amount = amounts[component]
+        fitting = [partition for partition in open_to if lacking[partition] >= amount]
+        if fitting:
+            chosen = max(fitting, key=lambda partition: lacking[partition] / wanted[partition])
+        else:
+            chosen = max(open_to, key=lambda partition: lacking[partition])
         assigned[component] = chosen
-        lacking[chosen] -= amounts[component]
+        lacking[chosen] -= amount
         still_needed[chosen] = max(0, still_needed[chosen] - 1)
     return assigned

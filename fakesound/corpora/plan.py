@@ -12,7 +12,7 @@ from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE, PARTITIONS
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.ingest import Recording, Stretch
-from fakesound.corpora.masks import Regime
+from fakesound.corpora.masks import GOLDEN_RATIO, Regime
 from fakesound.corpora.seeds import rng_for, seed_for
 
 TARGET_RATE_HZ = 32_000
@@ -39,8 +39,9 @@ class ClipPlan:
     Attributes:
         clip_id: names it.
         family: of the attack, or 'genuine'.
-        mask_id: of the mask; its digits and the corpus seed draw it.
+        mask_id: of the mask; with the corpus seed it draws the mask.
         regime: of the mask.
+        turn: of the mask's circle, in [0, 1).
         seed: draws the attack or the genuine splices.
         donor: for the families that need one.
     """
@@ -49,6 +50,7 @@ class ClipPlan:
     family: str
     mask_id: str
     regime: Regime
+    turn: float
     seed: int
     donor: Sound | None
 
@@ -161,14 +163,16 @@ def _clips(
 ) -> tuple[ClipPlan, ...]:
     protocol = config.protocol
 
-    def clip(role: str, mask: str, regime: Regime, family: str) -> ClipPlan:
+    def clip(role: str, mask: str, regime: Regime, family: str, number: int = index) -> ClipPlan:
         clip_id = f"{one.name}-{mask}-{role}"
+        start = rng_for(config.seed, "turn", partition, regime)
         is_splice = family != GENUINE and get_attack(family).mechanism == SPLICE.mechanism
         return ClipPlan(
             clip_id=clip_id,
             family=family,
             mask_id=f"{one.name}-{mask}",
             regime=regime,
+            turn=(start.random() + number * GOLDEN_RATIO) % 1,
             seed=seed_for(config.seed, "clip", clip_id),
             donor=donors.draw(one, family) if is_splice else None,
         )
@@ -187,9 +191,9 @@ def _clips(
     families = protocol.validation_unseen if is_unseen else protocol.seen
     made = []
     for variant in range(config.variants):
-        mask = f"{regime}{variant}"
-        made.append(clip("genuine", mask, regime, GENUINE))
-        made.append(clip("forged", mask, regime, _in_turn(families, index * config.variants + variant)))
+        mask, number = f"{regime}{variant}", index * config.variants + variant
+        made.append(clip("genuine", mask, regime, GENUINE, number))
+        made.append(clip("forged", mask, regime, _in_turn(families, number), number))
     return tuple(made)
 
 

@@ -76,14 +76,19 @@ def notes(num_samples: int, rate_hz: int, rng: Rng) -> Sound:
 
 
 def _note(time_s: Sound, partials_hz: Sound, slope: float, bowed: bool, rng: Rng) -> Sound:
+    """One note. As on any instrument, pitch and partials tremble, and bow, breath or pick make noise."""
+    rate_hz = round(1 / time_s[1]) if len(time_s) > 1 else 1
     vibrato = 1 + 0.004 * np.sin(2 * np.pi * rng.uniform(4, 7) * time_s) if bowed else np.ones_like(time_s)
-    seconds = np.cumsum(vibrato) * (time_s[1] if len(time_s) > 1 else 0.0)
+    trembling = vibrato + rng.uniform(0.002, 0.008) * (_slow(len(time_s), rate_hz, 25, rng) - 1)
+    seconds = np.cumsum(trembling) / rate_hz
     decay_s = rng.uniform(0.15, 0.6)
-    sound = np.zeros_like(time_s)
+    noise_decay = np.ones_like(time_s) if bowed else np.exp(-time_s / decay_s)
+    sound = rng.uniform(0.1, 0.4) * noise_decay * rng.standard_normal(len(time_s))
     for number, frequency_hz in enumerate(partials_hz, start=1):
         envelope = np.ones_like(time_s) if bowed else np.exp(-time_s * np.sqrt(number) / decay_s)
+        shimmer = 1 + rng.uniform(0.2, 0.6) * (_slow(len(time_s), rate_hz, 30, rng) - 1)
         phase = 2 * np.pi * frequency_hz * seconds + rng.uniform(0, 2 * np.pi)
-        sound += envelope * np.sin(phase) / number**slope
+        sound += envelope * shimmer * np.sin(phase) / number**slope
     attack_s = 0.06 if bowed else 0.004
     return sound * np.minimum(1, time_s / attack_s) * np.minimum(1, time_s[::-1] / 0.02)
 

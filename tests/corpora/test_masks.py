@@ -13,13 +13,14 @@ from fakesound.corpora.masks import MIN_GAP_S, MIN_REGION_S, Regime, draw_audibl
     seconds=st.floats(0.3, 10.0),
     rate_hz=st.sampled_from([8_000, 11_025, 22_255, 32_000]),
     regime=st.sampled_from(["train", "wide"]),
+    turn=st.floats(0, 1, exclude_max=True),
     seed=st.integers(0, 2**32),
 )
 def test_regions_are_apart_inside_and_long_enough(
-    seconds: float, rate_hz: int, regime: Regime, seed: int
+    seconds: float, rate_hz: int, regime: Regime, turn: float, seed: int
 ) -> None:
     num_samples = int(seconds * rate_hz)
-    mask = draw_mask(num_samples, rate_hz, regime, np.random.default_rng(seed))
+    mask = draw_mask(num_samples, rate_hz, regime, turn, np.random.default_rng(seed))
     everything = sorted((*mask.regions, *mask.decoys))
     assert mask.regions
     for onset, offset in everything:
@@ -39,7 +40,7 @@ def test_position_says_nothing(regime: Regime) -> None:
     forged, decoys = np.zeros(num_samples), np.zeros(num_samples)
     draws = 6_000
     for _ in range(draws):
-        mask = draw_mask(num_samples, 1_000, regime, rng)
+        mask = draw_mask(num_samples, 1_000, regime, rng.random(), rng)
         for onset, offset in mask.regions:
             forged[onset:offset] += 1
         for onset, offset in mask.decoys:
@@ -52,7 +53,7 @@ def test_position_says_nothing(regime: Regime) -> None:
 
 def test_lengths_follow_their_regime() -> None:
     rng = np.random.default_rng(3)
-    masks = [draw_mask(10_000, 1_000, "wide", rng) for _ in range(2_000)]
+    masks = [draw_mask(10_000, 1_000, "wide", rng.random(), rng) for _ in range(2_000)]
     lengths = np.asarray([sum(r.offset - r.onset for r in mask.regions) for mask in masks])
     quartiles = np.exp(np.quantile(np.log(lengths), [0.25, 0.5, 0.75]))
     expected = np.exp(np.log(40) + np.asarray([0.25, 0.5, 0.75]) * np.log(9_900 / 40))
@@ -62,8 +63,8 @@ def test_lengths_follow_their_regime() -> None:
 
 def test_regions_in_digital_silence_are_drawn_again() -> None:
     samples = np.zeros(16_000, dtype=np.float32)
-    assert draw_audible_mask(samples, 8_000, "train", np.random.default_rng(0)) is None
+    assert draw_audible_mask(samples, 8_000, "train", 0.0, np.random.default_rng(0)) is None
     samples[:8_000] = 0.1 * np.random.default_rng(1).standard_normal(8_000)
     for seed in range(20):
-        mask = draw_audible_mask(samples, 8_000, "train", np.random.default_rng(seed))
+        mask = draw_audible_mask(samples, 8_000, "train", 0.3, np.random.default_rng(seed))
         assert mask is None or all(np.ptp(samples[a:b]) > 0 for a, b in (*mask.regions, *mask.decoys))

@@ -28,6 +28,12 @@ def test_shares_are_met_and_the_seed_matters() -> None:
     assert assigned == partition_components(named, Shares(), 0) != partition_components(named, Shares(), 1)
 
 
+def test_a_few_big_components_spread_over_all_partitions() -> None:
+    named = {f"speaker{index}": 100.0 for index in range(4)} | {f"c{index}": 2.0 for index in range(1_000)}
+    assigned = partition_components(named, Shares(), 0)
+    assert {assigned[name] for name in named if name.startswith("speaker")} == set(PARTITIONS)
+
+
 def test_too_few_sources_are_the_users_to_mend() -> None:
     with pytest.raises(UserError, match="4 independent sources are not enough: at least 5"):
         partition_components(dict.fromkeys("abcd", 1.0), Shares(), 0)
