@@ -26,8 +26,8 @@ from fakesound.training.request import TrainingRequest
 from fakesound.training.trainer import EpochRecord, train
 
 SCALES = ("log", "power")
-PATCHES = ((128, 4), (128, 8), (64, 8), (32, 10), (16, 16), (20, 20))  # (mels, frames)
-SHORTLIST = 3  # patches tried with the power scale too
+PATCHES = ((128, 4), (128, 8), (64, 8), (16, 16), (20, 20))  # (mels, frames)
+SHORTLIST = 1  # patches tried with the power scale too
 
 
 def candidates() -> list[tuple[str, tuple[int, int]]]:
