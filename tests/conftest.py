@@ -1,6 +1,10 @@
 """Fixtures that tests of several floors share."""
 
+import os
 from collections.abc import Callable
+
+# Before torch is imported: bits depend on the number of threads, and resumed runs are compared bit for bit.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pyarrow as pa

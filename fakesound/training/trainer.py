@@ -416,5 +416,6 @@ def _summary(record: EpochRecord, epochs: int) -> str:
     best = " (best)" if record.is_best else ""
     return (
         f"epoch {record.epoch}/{epochs}: loss {record.loss:.4f} (clip {record.clip_loss:.4f}, frame "
-        f"{record.frame_loss:.4f}){figures}, validation_score={record.score:.6f}{best}, {record.seconds:.1f} s"
+        f"{record.frame_loss:.4f}){figures}, "
+        f"validation_score={record.score:.6f}{best}, {record.seconds:.1f} s"
     )
