@@ -14,6 +14,7 @@ from fakesound.features.config import FeatureConfig
 from fakesound.models.bundle import save_bundle
 from fakesound.models.config import FCNResNetConfig
 from fakesound.models.detector import build_detector
+from fakesound.models.scan import _choose
 
 MODEL = FCNResNetConfig(widths=(4,), depths=(1,), time_strides=(1,))
 FRONT_END = FeatureConfig(num_mels=16, n_fft=512)
@@ -183,6 +184,8 @@ def test_doctor_on_a_machine_with_cuda_but_without_the_kernels(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda k: "Imaginary 9000")
+    _choose.cache_clear()
     report = doctor_module.diagnose()
+    _choose.cache_clear()  # what was chosen for the imaginary GPU must not outlive it
     assert "Imaginary 9000" in report
     assert "mamba-ssm" in report.splitlines()[-1]

@@ -15,7 +15,8 @@ def marked(monkeypatch):
     monkeypatch.setenv(STEP_LINES, "1")
 
 
-def test_a_step_returns_what_the_stage_returns(capsys):
+def test_a_step_returns_what_the_stage_returns(monkeypatch, capsys):
+    monkeypatch.delenv(STEP_LINES, raising=False)
     assert run_step(lambda a, b: a + b, 1, b=2) == 3
     assert capsys.readouterr().out == ""
 
@@ -36,7 +37,9 @@ def test_what_the_user_can_mend_ends_with_code_2_and_its_message_alone(error, ma
     assert capsys.readouterr().out == f"{FAILURE_MARK}error: no recordings\n{FAILURE_MARK}in there\n"
 
 
-def test_a_bug_ends_with_code_1_and_its_traceback(capsys):
+def test_a_bug_ends_with_code_1_and_its_traceback(monkeypatch, capsys):
+    monkeypatch.delenv(STEP_LINES, raising=False)
+
     def stage():
         raise ZeroDivisionError("of course")
 
