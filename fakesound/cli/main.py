@@ -4,6 +4,7 @@ Imports of what a command needs stand inside it: `fakesound --help` answers at o
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ config_option = click.option(
     "--config", default="builtin", show_default=True, help="Preset (builtin, folder), YAML file or JSON."
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that works in a store under a run configuration."""
+    return store_option(config_option(set_option(command)))
+
+
 run_option = click.option("--run", default="", help="Parent run in MLflow.")
 features_option = click.option("--features", required=True, help="Pointer file that `features` wrote.")
 
@@ -58,9 +66,7 @@ def corpus() -> None:
 
 
 @corpus.command("build")
-@store_option
-@config_option
-@set_option
+@configured
 @click.option("--recordings", default="", help="Folder of recordings; without it a corpus is generated.")
 @click.option("--out", required=True, help="Pointer file to write.")
 def corpus_build(*, store: str, config: str, overrides: tuple[str, ...], recordings: str, out: str) -> None:
@@ -81,9 +87,7 @@ def corpus_check(pointer: str) -> None:
 
 
 @main.command()
-@store_option
-@config_option
-@set_option
+@configured
 @click.option("--corpus", required=True, help="Pointer file that `corpus build` wrote.")
 @click.option("--out", required=True, help="Pointer file to write.")
 def features(*, store: str, config: str, overrides: tuple[str, ...], corpus: str, out: str) -> None:
@@ -94,9 +98,7 @@ def features(*, store: str, config: str, overrides: tuple[str, ...], corpus: str
 
 
 @main.command()
-@store_option
-@config_option
-@set_option
+@configured
 @run_option
 @features_option
 @click.option("--sweeper", default="optuna", show_default=True, help="optuna or katib.")
@@ -123,9 +125,7 @@ def sweep(
 
 
 @main.command()
-@store_option
-@config_option
-@set_option
+@configured
 @run_option
 @features_option
 @click.option("--role", type=click.Choice(["detector", "baseline"]), default="detector", show_default=True)
@@ -161,9 +161,7 @@ def train(
 
 
 @main.command()
-@store_option
-@config_option
-@set_option
+@configured
 @run_option
 @features_option
 @click.option("--detector", required=True, help="Pointer file that `train` wrote.")

@@ -15,6 +15,7 @@ import numpy as np
 
 from fakesound.core.audio import FloatArray
 from fakesound.core.errors import UserError
+from fakesound.core.lifetime import end_with_parent
 
 _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples go to the callback
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
@@ -50,7 +51,7 @@ def speak(utterances: Sequence[Utterance]) -> list[tuple[FloatArray, int]]:
     Raises:
         UserError: the library is missing, cannot be loaded or does not know a voice.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent) as pool:
         try:
             return pool.submit(_speak_here, list(utterances)).result()
         except BrokenProcessPool:
