@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,19 +114,49 @@ def _candidates(fingerprints: Sequence[Fingerprint]) -> dict[tuple[int, int], li
     owners = np.repeat(np.arange(len(fingerprints)), [len(print_.positions) for print_ in fingerprints])
     positions = np.concatenate([print_.positions for print_ in fingerprints])
     windows = np.concatenate([print_.windows for print_ in fingerprints])
-    found: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+    matches = _Matches(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.int64, np.float32)))
     for start in range(0, len(windows), _BLOCK):
         similarity = np.abs(windows[start : start + _BLOCK] @ windows[start:].T)
-        for row, column in np.argwhere(similarity > _CANDIDATE_SIMILARITY):
-            first, second = start + row, start + column
-            if owners[first] < owners[second]:
-                shift = int(positions[first] - positions[second])
-                shifts = found[int(owners[first]), int(owners[second])]
-                shifts[shift] = max(shifts.get(shift, 0.0), float(similarity[row, column]))
-    return {
-        pair: sorted(shifts, key=lambda shift, shifts=shifts: (-shifts[shift], shift))[:_MAX_OFFSETS_PER_PAIR]
-        for pair, shifts in found.items()
-    }
+        row, column = np.nonzero(similarity > _CANDIDATE_SIMILARITY)
+        across = owners[start + row] < owners[start + column]
+        row, column = row[across], column[across]
+        one, other = start + row, start + column
+        found = _Matches(
+            owners[one], owners[other], positions[one] - positions[other], similarity[row, column]
+        )
+        matches = _strongest(_Matches(*(np.concatenate(pair) for pair in zip(matches, found, strict=True))))
+    shifts: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for first, second, shift in zip(*(column.tolist() for column in matches[:3]), strict=True):
+        shifts[first, second].append(shift)
+    return shifts
+
+
+class _Matches(NamedTuple):
+    """Similar windows of two recordings, (n,) each."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    shift: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+    def at(self, rows: NDArray) -> "_Matches":
+        """These rows."""
+        return _Matches(*(column[rows] for column in self))
+
+
+def _strongest(matches: _Matches) -> _Matches:
+    """Each pair's few most similar shifts, best first: steady sounds match at every one."""
+    matches = matches.at(np.lexsort((-matches.similarity, matches.shift, matches.second, matches.first)))
+    matches = matches.at(_is_new(matches.first, matches.second, matches.shift))
+    matches = matches.at(np.lexsort((matches.shift, -matches.similarity, matches.second, matches.first)))
+    starts = np.flatnonzero(_is_new(matches.first, matches.second))
+    rank = np.arange(len(matches.first)) - np.repeat(starts, np.diff([*starts, len(matches.first)]))
+    return matches.at(rank < _MAX_OFFSETS_PER_PAIR)
+
+
+def _is_new(*columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) whether a row differs from the one before it in any column."""
+    return np.any([np.diff(column, prepend=column[:1] - 1) != 0 for column in columns], axis=0)
 
 
 def _share_sound(first: FloatArray, second: FloatArray, shift: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal.windows import blackmanharris
 
-from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray, is_audio_name, read_mono
+from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray, is_audio_name, probe, read_mono
 from fakesound.core.errors import UserError
 from fakesound.core.parallel import map_parallel
 from fakesound.corpora.cluster import Fingerprint, fingerprint
@@ -161,11 +161,18 @@ def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
 
 def _examine(config: CorpusConfig, candidate: Candidate) -> tuple[Recording | None, list[Rejection]]:
     try:
-        samples, rate_hz = read_mono(candidate.path, max_s=config.clip_s * config.max_clips_per_recording)
+        longest_s = config.clip_s * config.max_clips_per_recording
+        samples, rate_hz = read_mono(candidate.path, max_s=longest_s)
         onset, offset = _sounding(samples)
         stretches, refused = _cut(samples, onset, offset, rate_hz, config)
+        duration_s = probe(candidate.path).duration_s
     except AudioError as error:
         return None, [Rejection(candidate.source_id, str(error))]
+    if duration_s > longest_s:
+        refused.append(
+            f"only its first {longest_s:g} of {duration_s:.0f} s are used: "
+            "raise corpus.max_clips_per_recording"
+        )
     rejections = [Rejection(candidate.source_id, reason) for reason in refused]
     if not stretches:
         return None, rejections
@@ -218,8 +225,8 @@ def _cut(
     for start in range(onset, offset, length):
         stop = min(start + length, offset)
         if stop - start < shortest:
-            continue
-        if float(np.ptp(samples[start:stop])) <= SILENCE_SPAN:
+            refused.append(f"too short: what is left from {start / rate_hz:.2f} to {stop / rate_hz:.2f} s")
+        elif float(np.ptp(samples[start:stop])) <= SILENCE_SPAN:
             refused.append(f"silence from {start / rate_hz:.2f} to {stop / rate_hz:.2f} s")
         else:
             stretches.append(Stretch(start, stop))

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakesound.core import audio
-from fakesound.core.audio import AudioError, iter_mono, probe, read_mono, resample, write_flac
+from fakesound.core.audio import AudioError, iter_mono, probe, read_mono, read_span, resample, write_flac
 from fakesound.core.errors import UserError
 
 
@@ -41,6 +41,19 @@ def test_blocks_put_together_are_the_recording(tmp_path: Path) -> None:
     blocks = list(iter_mono(tmp_path / "a.flac", 0.25))
     assert [len(block) for block, _ in blocks] == [4000] * 5 + [800]
     np.testing.assert_array_equal(np.concatenate([b for b, _ in blocks]), read_mono(tmp_path / "a.flac")[0])
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_span_is_what_reading_from_the_start_gives(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    noise = 0.2 * np.random.default_rng(0).standard_normal((22_050 * 3, 2))
+    soundfile.write(path, noise, 22_050)
+    whole, rate_hz = read_mono(path)
+    span, span_rate_hz = read_span(path, 40_001, 55_003)
+    assert span_rate_hz == rate_hz
+    np.testing.assert_allclose(span, whole[40_001:55_003], atol=1e-6)
+    with pytest.raises(AudioError, match="truncated"):
+        read_span(path, len(whole) - 10, len(whole) + 10_000)
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
