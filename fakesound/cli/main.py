@@ -26,6 +26,12 @@ config_option = click.option(
     "--config", default="builtin", show_default=True, help="Preset (builtin, folder), YAML file or JSON."
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+unseen_option = click.option(
+    "--unseen",
+    default="",
+    metavar="FAMILY,…",
+    help="Families or mechanisms to leave out of training; they make the zeroshot view.",
+)
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,10 +60,11 @@ def main() -> None:
     """Find forged audio and the stretches that were forged."""
 
 
-def _config(source: str, overrides: tuple[str, ...]) -> str:
+def _config(source: str, overrides: tuple[str, ...], unseen: str = "") -> str:
     from fakesound.orchestration.config import RunConfig
 
-    return RunConfig.load(source, overrides).to_json()
+    left_out = [f"unseen=[{unseen}]"] if unseen else []
+    return RunConfig.load(source, (*overrides, *left_out)).to_json()
 
 
 @main.group()
@@ -99,6 +106,7 @@ def features(*, store: str, config: str, overrides: tuple[str, ...], corpus: str
 
 @main.command()
 @configured
+@unseen_option
 @run_option
 @features_option
 @click.option("--sweeper", default="optuna", show_default=True, help="optuna or katib.")
@@ -108,6 +116,7 @@ def sweep(
     store: str,
     config: str,
     overrides: tuple[str, ...],
+    unseen: str,
     run: str,
     features: str,
     sweeper: str,
@@ -117,7 +126,7 @@ def sweep(
     from fakesound.orchestration.stages import sweep as stage
 
     best = stage.sweep(
-        store=store, config=_config(config, overrides), features=features, run=run, sweeper=sweeper
+        store=store, config=_config(config, overrides, unseen), features=features, run=run, sweeper=sweeper
     )
     click.echo(best)
     if out:
@@ -126,6 +135,7 @@ def sweep(
 
 @main.command()
 @configured
+@unseen_option
 @run_option
 @features_option
 @click.option("--role", type=click.Choice(["detector", "baseline"]), default="detector", show_default=True)
@@ -137,6 +147,7 @@ def train(
     store: str,
     config: str,
     overrides: tuple[str, ...],
+    unseen: str,
     run: str,
     features: str,
     role: str,
@@ -149,7 +160,7 @@ def train(
 
     stage.train(
         store=store,
-        config=_config(config, overrides),
+        config=_config(config, overrides, unseen),
         overrides=Path(best).read_text() if best else stage.NO_OVERRIDES,
         role=role,
         features=features,
@@ -162,6 +173,7 @@ def train(
 
 @main.command()
 @configured
+@unseen_option
 @run_option
 @features_option
 @click.option("--detector", required=True, help="Pointer file that `train` wrote.")
@@ -173,6 +185,7 @@ def evaluate(
     store: str,
     config: str,
     overrides: tuple[str, ...],
+    unseen: str,
     run: str,
     features: str,
     detector: str,
@@ -185,7 +198,7 @@ def evaluate(
 
     stage.evaluate(
         store=store,
-        config=_config(config, overrides),
+        config=_config(config, overrides, unseen),
         features=features,
         detector=detector,
         baseline=baseline,

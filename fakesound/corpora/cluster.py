@@ -8,11 +8,10 @@ the offset so proposed, and above 0.75 for their first differences, so that main
 make two recordings one.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,52 +110,35 @@ def components(items: Sequence[Hashable], links: Iterable[tuple[Hashable, Hashab
 
 def _candidates(fingerprints: Sequence[Fingerprint]) -> dict[tuple[int, int], list[int]]:
     """Pairs with similar windows, and by how many samples (at 8 kHz) the second starts after the first."""
+    import pandas as pd
+
     owners = np.repeat(np.arange(len(fingerprints)), [len(print_.positions) for print_ in fingerprints])
     positions = np.concatenate([print_.positions for print_ in fingerprints])
     windows = np.concatenate([print_.windows for print_ in fingerprints])
-    matches = _Matches(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.int64, np.float32)))
+    matches: Any = pd.DataFrame()
     for start in range(0, len(windows), _BLOCK):
         similarity = np.abs(windows[start : start + _BLOCK] @ windows[start:].T)
         row, column = np.nonzero(similarity > _CANDIDATE_SIMILARITY)
-        across = owners[start + row] < owners[start + column]
-        row, column = row[across], column[across]
         one, other = start + row, start + column
-        found = _Matches(
-            owners[one], owners[other], positions[one] - positions[other], similarity[row, column]
+        found: Any = pd.DataFrame(
+            {
+                "first": owners[one],
+                "second": owners[other],
+                "shift": positions[one] - positions[other],
+                "similarity": similarity[row, column],
+            }
         )
-        matches = _strongest(_Matches(*(np.concatenate(pair) for pair in zip(matches, found, strict=True))))
-    shifts: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for first, second, shift in zip(*(column.tolist() for column in matches[:3]), strict=True):
-        shifts[first, second].append(shift)
-    return shifts
+        matches = _strongest(pd.concat([matches, found[found["first"] < found["second"]]]))
+    by_pair = matches.groupby(["first", "second"])["shift"]
+    return {(int(first), int(second)): shifts.tolist() for (first, second), shifts in by_pair}
 
 
-class _Matches(NamedTuple):
-    """Similar windows of two recordings, (n,) each."""
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    shift: NDArray[np.int64]
-    similarity: NDArray[np.float32]
-
-    def at(self, rows: NDArray) -> "_Matches":
-        """These rows."""
-        return _Matches(*(column[rows] for column in self))
-
-
-def _strongest(matches: _Matches) -> _Matches:
+def _strongest(matches: Any) -> Any:  # data frames, whose own types a checker cannot follow
     """Each pair's few most similar shifts, best first: steady sounds match at every one."""
-    matches = matches.at(np.lexsort((-matches.similarity, matches.shift, matches.second, matches.first)))
-    matches = matches.at(_is_new(matches.first, matches.second, matches.shift))
-    matches = matches.at(np.lexsort((matches.shift, -matches.similarity, matches.second, matches.first)))
-    starts = np.flatnonzero(_is_new(matches.first, matches.second))
-    rank = np.arange(len(matches.first)) - np.repeat(starts, np.diff([*starts, len(matches.first)]))
-    return matches.at(rank < _MAX_OFFSETS_PER_PAIR)
-
-
-def _is_new(*columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) whether a row differs from the one before it in any column."""
-    return np.any([np.diff(column, prepend=column[:1] - 1) != 0 for column in columns], axis=0)
+    pair = ["first", "second"]
+    best = matches.groupby([*pair, "shift"], as_index=False)["similarity"].max()
+    order = best.sort_values([*pair, "similarity", "shift"], ascending=[True, True, False, True])
+    return order.groupby(pair).head(_MAX_OFFSETS_PER_PAIR)
 
 
 def _share_sound(first: FloatArray, second: FloatArray, shift: int) -> bool:

@@ -95,6 +95,9 @@ class CorpusConfig(Config):
         group_pattern: regular expression searched in a recording's relative path; its first group names the
             speaker or session, which never crosses partitions. What it does not match is each on its own.
         protocol: which attack families play which part.
+        every_family: 0 forges each partition with the families of its part of the protocol. A number n lets
+            every family (but those apart) forge clips of every partition, each wide test mask forged by n
+            of them in turn: then any family can be left out later, without building again (`unseen`).
         builtin: the generated recordings, used when no folder is given.
     """
 
@@ -106,6 +109,7 @@ class CorpusConfig(Config):
     shares: Shares = Shares()
     group_pattern: str | None = None
     protocol: Protocol = Field(default_factory=Protocol)
+    every_family: int = Field(default=0, ge=0, le=64)
     builtin: BuiltinConfig = BuiltinConfig()
 
     @field_validator("group_pattern")

@@ -20,6 +20,7 @@ from fakesound.corpora.config import CorpusConfig
 _BANDWIDTH_RANGE_DB = 80.0  # content this far below the spectrum's peak is none
 _QUANTISATION_POWER = (1 / 32768) ** 2 / 12
 _SPECTRUM_SAMPLES = 1024
+_SPECTRUM_BLOCK = 1024
 _SHOWN_REJECTS = 5
 
 
@@ -151,8 +152,11 @@ def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
     """
     size = min(_SPECTRUM_SAMPLES, len(samples))
     window = blackmanharris(size)  # its side lobes stay 92 dB down
-    frames = samples[: len(samples) // size * size].reshape(-1, size) * window
-    power = np.mean(np.abs(np.fft.rfft(frames)) ** 2, axis=0)
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    power = np.zeros(size // 2 + 1)
+    for first in range(0, len(frames), _SPECTRUM_BLOCK):  # an hour's spectra at once would take gigabytes
+        spectra = np.fft.rfft(frames[first : first + _SPECTRUM_BLOCK] * window)
+        power += np.sum(np.abs(spectra) ** 2, axis=0) / len(frames)
     noise_power = _QUANTISATION_POWER * float(np.sum(window**2))
     floor = max(float(power.max()) * 10 ** (-_BANDWIDTH_RANGE_DB / 10), 4 * noise_power)
     above = np.flatnonzero(power > floor)
