@@ -30,7 +30,7 @@ from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.detectors import read_detector
 from fakesound.orchestration.tracking import Tracking, git_commit
 
-EVALUATION_VERSION = 1  # raise it when code changes what an evaluation holds
+EVALUATION_VERSION = 2  # raise it when code changes what an evaluation holds
 RESULT, TABLE, REPORT, POINTS = "metrics.json", "metrics.csv", "report.html", "operating_points.json"
 
 
