@@ -10,6 +10,9 @@
 | splice | test | real sound of another source; reported apart | wide, the masks of hard |
 
 Each holds as many genuine clips as forged ones, made of the same stretches with the same masks.
+
+An imported dataset comes as it is, and its protocol names the views that it has: those above, or its test
+partition whole (test), by families seen in training (test_seen) and by the others (test_unseen).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,15 +23,24 @@ from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE
 from fakesound.corpora.cluster import components
 
+_ANY = "any"
 _VIEWS: dict[str, tuple[str, str, str]] = {  # partition, part of the protocol, length regime
-    "validation": ("validation", "seen", "train"),
-    "validation_unseen": ("validation_unseen", "validation_unseen", "wide"),
+    "validation": ("validation", "seen", _ANY),
+    "validation_unseen": ("validation_unseen", "validation_unseen", _ANY),
     "easy": ("test", "seen", "train"),
     "hard": ("test", "seen", "wide"),
     "zeroshot": ("test", "test_unseen", "wide"),
     "splice": ("test", "apart", "wide"),
+    "test": ("test", _ANY, _ANY),
+    "test_seen": ("test", "seen", _ANY),
+    "test_unseen": ("test", "test_unseen", _ANY),
 }
-VIEWS = tuple(_VIEWS)
+VIEWS = ("validation", "validation_unseen", "easy", "hard", "zeroshot", "splice")  # of a corpus built here
+
+
+def views_of(protocol: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The views that a corpus is judged by: those that its protocol names, or VIEWS."""
+    return tuple(protocol.get("views", VIEWS))
 
 
 def view_rows(table: pa.Table, view: str, protocol: Mapping[str, Sequence[str]]) -> pa.Table:
@@ -38,20 +50,20 @@ def view_rows(table: pa.Table, view: str, protocol: Mapping[str, Sequence[str]])
 
     Args:
         table: manifest columns, any others kept.
-        view: one of VIEWS.
+        view: one of the tables above.
         protocol: families by part: seen, validation_unseen, test_unseen, apart.
 
     Raises:
         UserError: there is no such view.
     """
     if view not in _VIEWS:
-        raise UserError(f"no view {view!r}; there are {', '.join(VIEWS)}")
+        raise UserError(f"no view {view!r}; there are {', '.join(_VIEWS)}")
     partition, part, regime = _VIEWS[view]
-    families = {GENUINE, *protocol[part]}
+    families = {GENUINE, *(table["family"].to_pylist() if part == _ANY else protocol[part])}
     columns = zip(
         *(table[name].to_pylist() for name in ("partition", "family", "length_regime")), strict=True
     )
-    keep = [p == partition and f in families and r == regime for p, f, r in columns]
+    keep = [p == partition and f in families and regime in (r, _ANY) for p, f, r in columns]
     return _with_joined_components(table.filter(pa.array(keep, pa.bool_())))
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fakesound.core.errors import UserError
 from fakesound.core.progress import track
 from fakesound.core.schemas import PREDICTIONS, check_schema
-from fakesound.corpora.views import VIEWS, view_rows
+from fakesound.corpora.views import view_rows, views_of
 from fakesound.features.reader import FeatureSet
 from fakesound.models.detector import Detector
 
@@ -38,11 +38,18 @@ def predict_views(
     detector: Detector,
     features: FeatureSet,
     *,
-    views: Sequence[str] = VIEWS,
+    views: Sequence[str] | None = None,
     device: str = "cpu",
     batch_clips: int = 16,
 ) -> pa.Table:
-    """Score the clips of these views of a corpus, under the protocol that its features were extracted with.
+    """Score the clips of views of a corpus, under the protocol that its features were extracted with.
+
+    Args:
+        detector: as for `predict_clips`.
+        features: of the corpus.
+        views: default: those of the protocol.
+        device: as for `predict_clips`.
+        batch_clips: as for `predict_clips`.
 
     Returns:
         as `predict_clips`; a view without clips has no rows.
@@ -51,7 +58,7 @@ def predict_views(
         UserError: no such view, or the detector returns what is not a number.
     """
     protocol = features.metadata["protocol"]
-    rows = {view: view_rows(features.table, view, protocol) for view in views}
+    rows = {view: view_rows(features.table, view, protocol) for view in views or views_of(protocol)}
     wanted = sorted({row for table in rows.values() for row in table["row"].to_pylist()})
     clips = _stored_clips(features, wanted, batch_clips)
     return predict_clips(

@@ -21,7 +21,7 @@ from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.store import Place
 from fakesound.corpora.manifest import read_manifest
-from fakesound.corpora.views import VIEWS, training_rows, view_rows
+from fakesound.corpora.views import training_rows, view_rows, views_of
 from fakesound.metrics import ranking
 from fakesound.metrics.bootstrap import Estimate, Resampler, ranked
 from fakesound.metrics.clip import roc_auc
@@ -88,13 +88,14 @@ def trivial_detectors(corpus: Place, jobs: int | None = None) -> list[TrivialRow
         IntegrityError: the corpus is unfinished or was altered.
     """
     table = read_manifest(corpus)
+    protocol = corpus.metadata["protocol"]
     cues = read_cues(corpus, table, jobs)
     train = training_rows(table)
     rows = []
     for level in ("clip", "frame"):
         fitted = _fit(_items(_cues_of(train, cues), train, level))
-        for view in VIEWS:
-            clips = view_rows(table, view, corpus.metadata["protocol"])
+        for view in views_of(protocol):
+            clips = view_rows(table, view, protocol)
             items = _items(_cues_of(clips, cues), clips, level)
             sources = np.asarray(clips["source_component"].to_pylist())
             scores: dict[Fit, NDArray[np.float64]] = {

@@ -59,8 +59,8 @@ def _clip(line: Line, partition: str, roots: Roots) -> ExternalClip:
 
 ADAPTER = Adapter(
     name="asvspoof2019",
-    needs="the LA folder: ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.{train.trn,dev.trl,eval.trl}.txt and "
-    "ASVspoof2019_LA_{train,dev,eval}/flac/",
+    needs="the LA folder: ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.{train.trn,dev.trl,eval.trl}.txt "
+    "and ASVspoof2019_LA_{train,dev,eval}/flac/",
     read=_read,
     trained_families=TRAINED_ATTACKS,
 )

@@ -107,8 +107,8 @@ def _places(root: Path, relative: str, where: str) -> tuple[Path, ...]:
 
 ADAPTER = Adapter(
     name="fakesound",
-    needs="train.json, easy.json, hard.json, zeroshot.json (any of them), the forged audio under the paths in "
-    "them, and AudioCaps as a second folder (--audiocaps)",
+    needs="train.json, easy.json, hard.json, zeroshot.json (any of them), the forged audio under the paths "
+    "in them, and AudioCaps as a second folder (--audiocaps)",
     read=_read,
     trained_families=frozenset({"audioldm2"}),
 )

@@ -26,6 +26,6 @@ def _read(roots: Roots) -> Iterator[ExternalClip]:
 
 ADAPTER = Adapter(
     name="in_the_wild",
-    needs="meta.csv and the wav files beside it; it has no split: speakers are dealt to partitions by the seed",
+    needs="meta.csv and the wav files beside it; no split: speakers are dealt to partitions by the seed",
     read=_read,
 )

@@ -73,6 +73,6 @@ def _forged_region(segment: str, where: str) -> Region | None:
 
 ADAPTER = Adapter(
     name="llamapartialspoof",
-    needs="label_R01TTS.0.a.txt, label_R01TTS.0.b.txt (one or both), and beside them R01TTS.0.a/, R01TTS.0.b/",
+    needs="label_R01TTS.0.a.txt, label_R01TTS.0.b.txt (one or both), beside them R01TTS.0.a/, R01TTS.0.b/",
     read=_read,
 )

@@ -56,7 +56,7 @@ def _genuine(folder: Path) -> Iterator[ExternalClip]:
 
 ADAPTER = Adapter(
     name="mlaad",
-    needs="fake/LANGUAGE/MODEL/meta.csv and the wav files beside it, and M-AILABS as a second folder (--genuine); "
-    "it has no split: texts are dealt to partitions by the seed",
+    needs="fake/LANGUAGE/MODEL/meta.csv and the wav files beside it, and M-AILABS as a second folder "
+    "(--genuine); no split: texts are dealt to partitions by the seed",
     read=_read,
 )

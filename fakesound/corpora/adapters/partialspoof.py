@@ -113,8 +113,8 @@ def _exact_regions(path: Path) -> tuple[Region, ...]:
 
 ADAPTER = Adapter(
     name="partialspoof",
-    needs="the database folder: protocols/PartialSpoof_LA_cm_protocols/PartialSpoof.LA.cm.{train,dev,eval}.trl.txt, "
-    "{train,dev,eval}/con_wav/, and vad/ or segment_labels/",
+    needs="the database folder: protocols/PartialSpoof_LA_cm_protocols/PartialSpoof.LA.cm.{train,dev,eval}"
+    ".trl.txt, {train,dev,eval}/con_wav/, and vad/ or segment_labels/",
     read=_read,
     trained_families=frozenset({"con_A01-A06"}),
 )

@@ -95,7 +95,7 @@ def _span(region: Any, where: str) -> str:
 
 ADAPTER = Adapter(
     name="table",
-    needs="a CSV or Parquet file with the columns path and label (docs/adapters.md lists the others); paths are below "
-    "its own folder",
+    needs="a CSV or Parquet file with the columns path and label (docs/adapters.md lists the others), the "
+    "audio below the file's own folder",
     read=_read,
 )

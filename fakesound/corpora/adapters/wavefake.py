@@ -46,7 +46,7 @@ def _utterance(path: Path) -> str:
 
 ADAPTER = Adapter(
     name="wavefake",
-    needs="a folder for each vocoder (ljspeech_melgan/, …), and LJSpeech or JSUT as a second folder (--genuine); "
-    "it has no split: utterances are dealt to partitions by the seed",
+    needs="a folder for each vocoder (ljspeech_melgan/, …), and LJSpeech or JSUT as a second folder "
+    "(--genuine); no split: utterances are dealt to partitions by the seed",
     read=_read,
 )
