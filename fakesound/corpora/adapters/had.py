@@ -6,21 +6,19 @@ Lines `name s-e-T/s-e-F/… label`, with T = real, F = fake, and at the end 1 = 
 from collections.abc import Iterator
 from pathlib import Path
 
-from fakesound.core.regions import Region
 from fakesound.core.schemas import GENUINE
 from fakesound.corpora.adapters.base import Adapter, ExternalClip, Roots
 from fakesound.corpora.adapters.text import (
     Line,
     find_splits,
-    parse_region,
+    forged_segment,
     parse_word,
     path_within,
     read_lines,
-    refuse,
-    shown,
 )
 
 _FAMILY = "had"
+_SEGMENTS = {"T": False, "F": True}
 _FILES = {
     "HAD_train_label.txt": "train",
     "HAD_dev_label.txt": "validation",
@@ -47,17 +45,11 @@ def _clip(line: Line, folder: Path, partition: str) -> ExternalClip:
         label=label,
         family=_FAMILY if label else GENUINE,
         source_ids=(stem,),
-        regions=tuple(filter(None, (_fake_region(part, line.where) for part in segments.split("/")))),
+        regions=tuple(
+            filter(None, (forged_segment(part, _SEGMENTS, line.where) for part in segments.split("/")))
+        ),
         partition=partition,
     )
-
-
-def _fake_region(segment: str, where: str) -> Region | None:
-    parts = segment.split("-")
-    if len(parts) != 3:
-        refuse(where, f"{shown(segment)} is not start-end-T or start-end-F")
-    is_fake = parse_word(parts[2], {"T": False, "F": True}, where)
-    return parse_region(parts[0], parts[1], where) if is_fake else None
 
 
 ADAPTER = Adapter(

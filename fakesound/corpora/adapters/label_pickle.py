@@ -2,8 +2,8 @@
 
 `numpy.save` writes a dict of arrays as a pickle, and to unpickle is to run what the file says. Here nothing
 runs: `pickletools.genops` lists the opcodes, a small machine follows those that build containers, and the
-four callables with which numpy describes an array are recognised by name as descriptions. Every other
-global and every other opcode is refused by name.
+callables with which numpy describes an array (pickle protocols 2 to 4, which `numpy.save` uses) are
+recognised by name as descriptions. Every other global and every other opcode is refused by name.
 """
 
 import io
@@ -11,6 +11,7 @@ import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from fakesound.core.errors import UserError
 
 _RECONSTRUCT = frozenset({"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"})
-_NDARRAY, _DTYPE, _ENCODE = "numpy ndarray", "numpy dtype", "_codecs encode"
-_GLOBALS = _RECONSTRUCT | {_NDARRAY, _DTYPE, _ENCODE}
+_NDARRAY, _DTYPE = "numpy ndarray", "numpy dtype"
+_ENCODE, _BYTES = "_codecs encode", frozenset({"__builtin__ bytes", "builtins bytes"})
+_GLOBALS = _RECONSTRUCT | _BYTES | {_NDARRAY, _DTYPE, _ENCODE}
 _DTYPE_KINDS = "USbiu"
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _PUSHED = frozenset(
@@ -86,7 +88,7 @@ def _pickle_of(path: Path) -> bytes:
         if version not in readers:
             raise _Refused(f"a .npy file of version {version}, not 1.0 or 2.0")
         shape, _, dtype = readers[version](stream)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError):
         raise _Refused("not a .npy file, or its header is broken") from None
     if dtype != np.dtype(object) or shape != ():
         raise _Refused(f"holds an array {shape} of {dtype}, not one dict of label arrays")
@@ -196,10 +198,12 @@ class _Machine:
         match name, arguments:
             case _, (_Global(name=cls), (0,), b"b" | "b") if name in _RECONSTRUCT and cls == _NDARRAY:
                 self._stack.append(_Array())
-            case "numpy dtype", (str(code), bool() | int(), bool() | int()):
+            case _, (str(code), bool() | int(), bool() | int()) if name == _DTYPE:
                 self._stack.append(_Dtype(code))
-            case "_codecs encode", (str(text), "latin1" | "latin-1"):  # bytes in the older protocols
+            case _, (str(text), "latin1" | "latin-1") if name == _ENCODE:  # bytes in protocol 2
                 self._stack.append(text.encode("latin-1"))
+            case _, () if name in _BYTES:  # and none of them
+                self._stack.append(b"")
             case _:
                 raise _Refused(
                     f"refused: the pickle calls {name.replace(' ', '.') or 'something'} in its own way"

@@ -7,14 +7,13 @@ Names tell what was done: `dev01-MODEL-partial-cf_SPEAKER_CHAPTER_…`; a bona f
 from collections.abc import Iterator
 from pathlib import Path
 
-from fakesound.core.regions import Region
 from fakesound.core.schemas import GENUINE
 from fakesound.corpora.adapters.base import Adapter, ExternalClip, Roots
 from fakesound.corpora.adapters.text import (
     Line,
     find_splits,
+    forged_segment,
     parse_number,
-    parse_region,
     parse_word,
     path_within,
     read_lines,
@@ -24,6 +23,7 @@ from fakesound.corpora.adapters.text import (
 
 _FILES = {"label_R01TTS.0.a.txt": "R01TTS.0.a", "label_R01TTS.0.b.txt": "R01TTS.0.b"}
 _LABELS = {"bonafide": 0, "spoof": 1}
+_SEGMENTS = {"bonafide": False, "spoof": True}
 
 
 def _read(roots: Roots) -> Iterator[ExternalClip]:
@@ -50,7 +50,7 @@ def _clip(line: Line, root: Path, folder: str) -> ExternalClip:
         family=_model(how, line.where) if label else GENUINE,
         source_ids=(source,),
         group=source.partition("_")[0],
-        regions=tuple(filter(None, (_forged_region(segment, line.where) for segment in segments))),
+        regions=tuple(filter(None, (forged_segment(segment, _SEGMENTS, line.where) for segment in segments))),
         partition="test",
     )
 
@@ -60,15 +60,6 @@ def _model(how: str, where: str) -> str:
     if len(parts) < 3:
         refuse(where, f"{shown(how)} names no model: it should be SET-MODEL-full or SET-MODEL-partial-HOW")
     return parts[1]
-
-
-def _forged_region(segment: str, where: str) -> Region | None:
-    parts = segment.split("-")
-    if len(parts) != 3:
-        refuse(where, f"{shown(segment)} is not start-end-label")
-    onset, offset, what = parts
-    is_forged = parse_word(what, _LABELS, where)
-    return parse_region(onset, offset, where) if is_forged else None
 
 
 ADAPTER = Adapter(

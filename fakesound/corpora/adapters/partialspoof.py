@@ -21,8 +21,7 @@ from fakesound.corpora.adapters.label_pickle import read_label_arrays
 from fakesound.corpora.adapters.text import (
     Line,
     find_splits,
-    parse_number,
-    parse_region,
+    forged_region,
     parse_word,
     path_within,
     read_lines,
@@ -35,6 +34,7 @@ _FILES = {f"PartialSpoof.LA.cm.{split}.trl.txt": split for split in _SPLITS}
 _FAMILIES = {"train": "con_A01-A06", "dev": "con_A01-A06", "eval": "con_A07-A19"}
 _RESOLUTIONS_S = ("0.01", "0.02", "0.04", "0.08", "0.16", "0.32", "0.64")
 _SPOOF = "0"
+_STRETCHES = {_SPOOF: True, "1": False, "2": False}
 
 
 class _Segments:
@@ -103,12 +103,8 @@ def _exact_regions(path: Path) -> tuple[Region, ...]:
     found = []
     for line in read_lines(path):
         onset, offset, what = line.fields(3)
-        if parse_word(what, {"0": True, "1": False, "2": False}, line.where):
-            found.append(parse_region(onset, offset, line.where))
-        else:
-            parse_number(onset, line.where)
-            parse_number(offset, line.where)
-    return tuple(found)
+        found.append(forged_region(onset, offset, what, _STRETCHES, line.where))
+    return tuple(filter(None, found))
 
 
 ADAPTER = Adapter(

@@ -150,6 +150,36 @@ def parse_region(onset: str, offset: str, where: str) -> Region:
     return region
 
 
+def forged_region(
+    onset: str, offset: str, what: str, forged: Mapping[str, bool], where: str
+) -> Region | None:
+    """A labelled stretch: its region if it is forged, else None.
+
+    Args:
+        onset: s.
+        offset: s.
+        what: its label.
+        forged: whether each known label means forged.
+        where: for messages.
+
+    Raises:
+        UserError: a number is bad, the label is another one, or the region does not end after it starts.
+    """
+    if parse_word(what, forged, where):
+        return parse_region(onset, offset, where)
+    parse_number(onset, where)
+    parse_number(offset, where)
+    return None
+
+
+def forged_segment(text: str, forged: Mapping[str, bool], where: str) -> Region | None:
+    """As `forged_region`, of the form `onset-offset-label`."""
+    parts = text.split("-")
+    if len(parts) != 3:
+        refuse(where, f"{shown(text)} is not a segment start-end-label with label {' or '.join(forged)}")
+    return forged_region(*parts, forged, where)
+
+
 def parse_word(text: str, meanings: Mapping[str, Value], where: str) -> Value:
     """What one of a few known words means.
 
