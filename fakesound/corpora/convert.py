@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from fakesound.core.audio import AudioError, FloatArray, iter_mono, probe, resample, write_flac
 from fakesound.core.config import digest_of
-from fakesound.core.errors import UserError
+from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.parallel import map_parallel
+from fakesound.core.progress import say
 from fakesound.core.schemas import GENUINE
 from fakesound.core.store import Place, Pointer, Store, sha256_of
-from fakesound.corpora.imported import protocol_of, read_imported
+from fakesound.corpora.imported import is_unaltered, protocol_of, read_imported
 from fakesound.corpora.ingest import Rejection, native_bandwidth_hz
 from fakesound.corpora.leakage import check_manifest
 from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_table, rejects_table, write_table
@@ -40,7 +41,7 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
 
     Raises:
         UserError: a source is in two partitions, labels contradict themselves, no view has both classes, or
-            no file can be decoded. IntegrityError: the manifest is damaged.
+            no file can be decoded. IntegrityError: the manifest is damaged, or audio was altered since.
     """
     table, facts = read_imported(manifest)
     check_manifest(table)
@@ -66,6 +67,8 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
         raise UserError(
             f"none of {len(rows)} clips can be decoded: {refused[0].source_id}: {refused[0].reason}"
         )
+    if refused:
+        say(f"{len(refused)} of {len(rows)} recordings cannot be decoded: see {REJECTS_NAME} there")
     converted = manifest_table(made)
     write_table(place, MANIFEST_NAME, converted)
     write_table(place, REJECTS_NAME, rejects_table(refused))
@@ -81,8 +84,14 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
 
 
 def _convert(place_uri: str, row: _Row) -> list[_Row] | Rejection:
-    """Write every part of one recording; in a process of its own."""
+    """Write every part of one recording; in a process of its own.
+
+    Raises:
+        IntegrityError: it is no longer what was imported, and the corpus would not be what its key says.
+    """
     place = Place(place_uri)
+    if not is_unaltered(row["path"], row["content_sha256"]):
+        raise IntegrityError(f"{row['path']} is missing or altered since it was imported; import it again")
     try:
         return [
             _write_part(place, row, number, part) for number, part in enumerate(_parts(Path(row["path"])))

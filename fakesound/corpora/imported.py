@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.schemas import GENUINE, MANIFEST, check_schema
-from fakesound.core.store import Place
+from fakesound.core.store import Place, sha256_of
 from fakesound.corpora.views import view_rows
 
 _KEY = b"import"
@@ -61,6 +61,14 @@ def read_imported(path: str | Path) -> tuple[pa.Table, dict[str, Any]]:
     if not isinstance(facts, dict) or not isinstance(facts.get("protocol"), dict):
         raise IntegrityError(f"{path} does not say where it came from; import it again")
     return table, facts
+
+
+def is_unaltered(path: str, content_sha256: str) -> bool:
+    """Whether the audio file is there and has the bytes that it had when it was imported."""
+    try:
+        return sha256_of(Path(path)) == content_sha256
+    except OSError:
+        return False
 
 
 def protocol_of(table: pa.Table, trained_families: Iterable[str] = ()) -> dict[str, list[str]]:

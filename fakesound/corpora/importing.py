@@ -28,7 +28,7 @@ from fakesound.corpora.manifest import manifest_table
 from fakesound.corpora.partition import deal_components
 
 MISSING = "missing: no such file"
-OVERHANG_S = 0.5  # labels may end so much after the audio does (they are rounded); beyond, it is another file
+OVERHANG_S = 1.0  # labels, rounded or made on padded audio, may end so much later; beyond, it is another file
 
 _Row = dict[str, Any]
 
@@ -129,9 +129,11 @@ def _examine(clip: ExternalClip) -> _Found | Rejection:
         sha256 = sha256_of(path)
     except AudioError as error:
         return Rejection(clip.clip_id, f"{path}: {error}")
+    except OSError as error:  # it could be read a moment ago
+        return Rejection(clip.clip_id, f"{path}: unreadable: {error.strerror}")
     regions = _within(clip, info.duration_s)
     if regions is None:
-        reason = f"{clip.where}: a region lies beyond the {info.duration_s:.2f} s that {path} lasts"
+        reason = f"{clip.where}: a region ends long after the {info.duration_s:.2f} s that {path} lasts"
         return Rejection(clip.clip_id, reason)
     return _Found(clip, path, info, sha256, regions)
 
@@ -147,9 +149,10 @@ def _within(clip: ExternalClip, duration_s: float) -> tuple[Region, ...] | None:
     """The clip's regions, ends trimmed to the audio; None where they were made for a longer one."""
     if clip.regions is None:
         return (Region(0.0, duration_s),) if clip.label else ()
-    if any(offset_s > duration_s + OVERHANG_S or onset_s >= duration_s for onset_s, offset_s in clip.regions):
+    if any(region.offset_s > duration_s + OVERHANG_S for region in clip.regions):
         return None
-    return tuple(Region(onset_s, min(offset_s, duration_s)) for onset_s, offset_s in sorted(clip.regions))
+    trimmed = (Region(onset_s, min(offset_s, duration_s)) for onset_s, offset_s in sorted(clip.regions))
+    return tuple(region for region in trimmed if region.onset_s < region.offset_s)
 
 
 def _write_rejects(manifest: Path, refused: Sequence[Rejection]) -> Path | None:

@@ -95,7 +95,7 @@ def test_what_is_missing_or_unusable_is_listed_beside_the_manifest(tmp_path: Pat
         rejects = {row["clip"]: row["reason"] for row in csv.DictReader(stream)}
     assert set(rejects) == {"gone.wav", "letter.wav", "short.wav", "x" * 300 + ".wav"}
     assert rejects["gone.wav"].startswith("missing: no such file") and "not audio" in rejects["letter.wav"]
-    assert "labels.csv:12: a region lies beyond the 1.00 s" in rejects["short.wav"]
+    assert "labels.csv:12: a region ends long after the 1.00 s" in rejects["short.wav"]
     facts = read_imported(tmp_path / "d" / "m.parquet")[1]
     assert (facts["missing"], facts["rejected"]) == (2, 2)
     import_table(tmp_path / "d", pairs(4))
@@ -325,11 +325,32 @@ def test_a_conversion_that_was_killed_leaves_nothing_that_counts_as_whole(
 
 
 def test_what_cannot_be_decoded_is_listed_in_the_corpus(tmp_path: Path) -> None:
-    import_table(tmp_path / "d", pairs(4))
-    (tmp_path / "d" / "forged2.wav").write_bytes((tmp_path / "d" / "forged2.wav").read_bytes()[:900])
+    rows = [*pairs(4), {"path": "damaged.flac", "label": "genuine"}]
+    noise(tmp_path / "d" / "damaged.flac", 1.0, 99)
+    content = bytearray((tmp_path / "d" / "damaged.flac").read_bytes())
+    content[len(content) // 2] ^= 0xFF  # its header is whole
+    (tmp_path / "d" / "damaged.flac").write_bytes(content)
+    assert import_table(tmp_path / "d", rows).num_rows == 9
     corpus = convert_manifest(tmp_path / "d" / "m.parquet", Store(str(tmp_path / "s")), jobs=1).open()
     [reject] = read_rejects(corpus).to_pylist()
-    assert reject["path"] == "forged2.wav" and "truncated" in reject["reason"]
+    assert reject["path"] == "damaged.flac" and "damaged while decoding" in reject["reason"]
+
+
+def test_audio_altered_after_the_import_is_not_converted(tmp_path: Path) -> None:
+    import_table(tmp_path / "d", pairs(4))
+    noise(tmp_path / "d" / "forged2.wav", 0.7, 1234)
+    with pytest.raises(IntegrityError, match=r"forged2\.wav is missing or altered since it was imported"):
+        convert_manifest(tmp_path / "d" / "m.parquet", Store(str(tmp_path / "s")), jobs=1)
+    (tmp_path / "d" / "forged2.wav").unlink()
+    with pytest.raises(IntegrityError, match=r"forged2\.wav is missing or altered"):
+        convert_manifest(tmp_path / "d" / "m.parquet", Store(str(tmp_path / "s")), jobs=1)
+
+
+def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "genuine").mkdir()
+    (tmp_path / "genuine" / "\udcff.wav").touch()
+    with pytest.raises(UserError, match="not UTF-8 text; rename it"):
+        import_dataset("folder", Roots(tmp_path), tmp_path / "m.parquet", jobs=1)
 
 
 def test_one_class_alone_cannot_be_converted(tmp_path: Path) -> None:

@@ -58,6 +58,9 @@ class ExternalClip:
             raise UserError(f"{self.where}: label {self.label} (1 = forged) with family {self.family!r}")
         if not (self.clip_id and self.family and self.source_ids and all(self.source_ids)):
             raise UserError(f"{self.where}: an empty name of a clip, a family or a source")
+        names = (self.clip_id, self.family, *self.source_ids, self.group or "", *map(str, self.paths))
+        if any("\ud800" <= character <= "\udfff" for name in names for character in name):
+            raise UserError(f"{self.where}: a name that is not UTF-8 text; rename it")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ import pyarrow as pa
 from fakesound.core.errors import IntegrityError
 from fakesound.core.parallel import map_parallel
 from fakesound.core.progress import track
-from fakesound.core.store import Pointer, Store, sha256_of
+from fakesound.core.store import Pointer, Store
 from fakesound.corpora.adapters.base import Roots
 from fakesound.corpora.build import build_corpus
 from fakesound.corpora.convert import convert_manifest
 from fakesound.corpora.describe import describe_table, plot_lengths
-from fakesound.corpora.imported import is_imported, read_imported
+from fakesound.corpora.imported import is_imported, is_unaltered, read_imported
 from fakesound.corpora.importing import ImportReport, import_dataset
 from fakesound.corpora.leakage import check_manifest
 from fakesound.corpora.manifest import read_manifest
@@ -108,19 +108,16 @@ def _open(source: str) -> tuple[pa.Table, Mapping[str, Sequence[str]]]:
 
 
 def _check_audio(table: pa.Table) -> None:
-    paths, expected = (table[name].to_pylist() for name in ("path", "content_sha256"))
-    found = map_parallel(_digest, paths, description="checking files")
-    altered = [path for path, want, have in zip(paths, expected, found, strict=True) if want != have]
+    files = table.select(["path", "content_sha256"]).to_pylist()
+    are_unaltered = map_parallel(_is_unaltered, files, description="checking files")
+    altered = [file["path"] for file, is_whole in zip(files, are_unaltered, strict=True) if not is_whole]
     if altered:
         more = f" and {len(altered) - _SHOWN} more" if len(altered) > _SHOWN else ""
         raise IntegrityError(
-            f"{len(altered)} of {len(paths)} files are missing or altered since they were imported: "
+            f"{len(altered)} of {len(files)} files are missing or altered since they were imported: "
             f"{', '.join(altered[:_SHOWN])}{more}; import the dataset again"
         )
 
 
-def _digest(path: str) -> str | None:
-    try:
-        return sha256_of(Path(path))
-    except OSError:
-        return None
+def _is_unaltered(file: Mapping[str, str]) -> bool:
+    return is_unaltered(file["path"], file["content_sha256"])
