@@ -6,8 +6,8 @@ sources, shared groups (speakers) and equal bytes.
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,12 @@ def import_dataset(
         jobs: processes; default: one a core. The result does not depend on it.
 
     Raises:
-        UserError: there is no such format, the dataset's files are not understood, two clips have one name,
-            or no clip can be used.
+        UserError: there is no such format, the dataset's files are not understood, two different clips have
+            one name, or no clip can be used.
     """
     adapter = get_adapter(form)
     roots = Roots(roots.data.absolute(), roots.genuine.absolute() if roots.genuine else None)
-    clips = list(adapter.read(roots))
-    _require_unique(clips)
+    clips = _unique(adapter.read(roots))
     found: list[_Found] = []
     refused: list[Rejection] = []
     for outcome in map_parallel(_examine, clips, description="reading headers", jobs=jobs):
@@ -113,11 +112,14 @@ def import_dataset(
     return ImportReport(len(found), num_missing, len(refused) - num_missing, rejects_path)
 
 
-def _require_unique(clips: Sequence[ExternalClip]) -> None:
-    first: dict[str, str] = {}
+def _unique(clips: Iterable[ExternalClip]) -> list[ExternalClip]:
+    """The clips, those that a dataset lists twice in the same words once."""
+    first: dict[str, ExternalClip] = {}
     for clip in clips:
-        if first.setdefault(clip.clip_id, clip.where) != clip.where:
-            raise UserError(f"{clip.where}: the clip {clip.clip_id!r:.80} is also in {first[clip.clip_id]}")
+        known = first.setdefault(clip.clip_id, clip)
+        if replace(clip, where=known.where) != known:
+            raise UserError(f"{clip.where}: the clip {clip.clip_id!r:.80} is another one in {known.where}")
+    return list(first.values())
 
 
 def _examine(clip: ExternalClip) -> _Found | Rejection:

@@ -108,9 +108,11 @@ def test_no_audio_at_all_is_a_message_and_a_list(tmp_path: Path) -> None:
     assert (tmp_path / "d" / "m.rejects.csv").exists() and not (tmp_path / "d" / "m.parquet").exists()
 
 
-def test_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"labels\.csv:3: the clip 'a\.wav' is also in .*labels\.csv:2"):
-        import_table(tmp_path / "d", [{"path": "a.wav", "label": "genuine", "seconds": 1.0}] * 2)
+def test_a_clip_listed_twice_counts_once_but_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:
+    rows = pairs(4)
+    assert import_table(tmp_path / "d", [*rows, rows[3]]).num_rows == 8
+    with pytest.raises(UserError, match=r"labels\.csv:10: the clip 'forged1\.wav' is another one in .*csv:5"):
+        import_table(tmp_path / "d", [*rows, rows[3] | {"regions": "0.1-0.2"}])
 
 
 def test_speakers_sources_and_equal_bytes_make_a_component_that_no_partition_splits(tmp_path: Path) -> None:

@@ -97,7 +97,5 @@ ADAPTER = Adapter(
     name="fakesound2",
     needs="the dataset's data/ folder, with test/meta/*.jsonl in it and the audio under the paths in them",
     read=_read,
-    trained_families=frozenset(
-        {"splice", "splicing", "add", "addition", "tango2", "affusion", "ldm2", "lassnet", "audioeditor"}
-    ),
+    trained_families=frozenset({"splice", "add", "tango2", "affusion", "ldm2", "lassnet", "audioeditor"}),
 )
