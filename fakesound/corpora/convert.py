@@ -92,12 +92,15 @@ def _convert(place_uri: str, row: _Row) -> list[_Row] | Rejection:
     place = Place(place_uri)
     if not is_unaltered(row["path"], row["content_sha256"]):
         raise IntegrityError(f"{row['path']} is missing or altered since it was imported; import it again")
+    made: list[_Row] = []
     try:
-        return [
-            _write_part(place, row, number, part) for number, part in enumerate(_parts(Path(row["path"])))
-        ]
-    except AudioError as error:
+        for number, part in enumerate(_parts(Path(row["path"]))):
+            made.append(_write_part(place, row, number, part))
+    except AudioError as error:  # at the end, perhaps: no corpus may hold half a recording
+        for written in made:
+            place.remove(written["path"])
         return Rejection(row["clip_id"], str(error))
+    return made
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,10 @@ class ExternalClip:
         if not (self.clip_id and self.family and self.source_ids and all(self.source_ids)):
             raise UserError(f"{self.where}: an empty name of a clip, a family or a source")
         names = (self.clip_id, self.family, *self.source_ids, self.group or "", *map(str, self.paths))
-        if any("\ud800" <= character <= "\udfff" for name in names for character in name):
-            raise UserError(f"{self.where}: a name that is not UTF-8 text; rename it")
+        try:
+            "".join(names).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{self.where}: a name that is not UTF-8 text; rename it") from None
 
 
 @dataclass(frozen=True, kw_only=True)

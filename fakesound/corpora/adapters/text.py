@@ -177,7 +177,8 @@ def forged_segment(text: str, forged: Mapping[str, bool], where: str) -> Region 
     parts = text.split("-")
     if len(parts) != 3:
         refuse(where, f"{shown(text)} is not a segment start-end-label with label {' or '.join(forged)}")
-    return forged_region(*parts, forged, where)
+    onset, offset, what = parts
+    return forged_region(onset, offset, what, forged, where)
 
 
 def parse_word(text: str, meanings: Mapping[str, Value], where: str) -> Value:
