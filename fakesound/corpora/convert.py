@@ -6,7 +6,7 @@ a genuine clip. Audio is read a part at a time, so memory does not follow a file
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,8 +52,7 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
             "recordings that the dataset builds on with --genuine when importing it"
         )
     rows = table.to_pylist()
-    content = [{name: value for name, value in row.items() if name != "path"} for row in rows]
-    place = store.place("corpora", digest_of({"convert": CONVERT_VERSION, "rows": content}))
+    place = store.place("corpora", _key(rows, facts))
     if place.is_complete():
         return place.pointer()
     made: list[_Row] = []
@@ -64,23 +63,28 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
         else:
             made += outcome
     if not made:
-        raise UserError(
-            f"none of {len(rows)} clips can be decoded: {refused[0].source_id}: {refused[0].reason}"
-        )
+        raise UserError(f"none of {len(rows)} clips can be used: {refused[0].source_id}: {refused[0].reason}")
     if refused:
-        say(f"{len(refused)} of {len(rows)} recordings cannot be decoded: see {REJECTS_NAME} there")
+        say(f"{len(refused)} of {len(rows)} recordings cannot be used: see {REJECTS_NAME} there")
     converted = manifest_table(made)
     write_table(place, MANIFEST_NAME, converted)
     write_table(place, REJECTS_NAME, rejects_table(refused))
     return place.complete(
         {
             "description": f"imported from {facts['format']}",
-            "import": {name: facts[name] for name in ("format", "seed", "missing", "rejected")},
+            "import": {name: facts[name] for name in ("format", "seed")},
             "protocol": protocol_of(converted, facts["trained_families"]),
             "counts": _counts(converted, len(refused)),
             "sample_rate_hz": TARGET_RATE_HZ,
         }
     )
+
+
+def _key(rows: Sequence[_Row], facts: Mapping[str, Any]) -> str:
+    """Determined by what was imported, not by where it lies."""
+    kept = [{name: value for name, value in row.items() if name != "path"} for row in rows]
+    origin = {name: facts[name] for name in ("format", "trained_families")}
+    return digest_of({"convert": CONVERT_VERSION, "origin": origin, "rows": kept})
 
 
 def _convert(place_uri: str, row: _Row) -> list[_Row] | Rejection:

@@ -353,8 +353,10 @@ def test_audio_altered_after_the_import_is_not_converted(tmp_path: Path) -> None
 def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "genuine").mkdir()
     (tmp_path / "genuine" / "\udcff.wav").touch()
-    with pytest.raises(UserError, match="not UTF-8 text; rename it"):
+    with pytest.raises(UserError, match="outside UTF-8; rename it"):
         import_dataset("folder", Roots(tmp_path), tmp_path / "m.parquet", jobs=1)
+    with pytest.raises(UserError, match=r"labels\.csv:2: a name with control characters"):
+        import_table(tmp_path / "d", [{"path": "a.wav", "label": "forged", "family": "\x1b[31mred"}])
 
 
 def test_one_class_alone_cannot_be_converted(tmp_path: Path) -> None:

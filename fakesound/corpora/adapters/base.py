@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakesound.core.errors import UserError
 from fakesound.core.regions import Region
 from fakesound.core.schemas import GENUINE
+from fakesound.corpora.adapters.text import NOT_TEXT, refuse, shown
 from fakesound.corpora.masks import Regime
 
 
@@ -55,14 +55,12 @@ class ExternalClip:
 
     def __post_init__(self) -> None:
         if (self.label == 1) != (self.family != GENUINE):
-            raise UserError(f"{self.where}: label {self.label} (1 = forged) with family {self.family!r}")
+            refuse(self.where, f"label {self.label} (1 = forged) with family {shown(self.family)}")
         if not (self.clip_id and self.family and self.source_ids and all(self.source_ids)):
-            raise UserError(f"{self.where}: an empty name of a clip, a family or a source")
+            refuse(self.where, "an empty name of a clip, a family or a source")
         names = (self.clip_id, self.family, *self.source_ids, self.group or "", *map(str, self.paths))
-        try:
-            "".join(names).encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{self.where}: a name that is not UTF-8 text; rename it") from None
+        if NOT_TEXT.search("".join(names)):
+            refuse(self.where, "a name with control characters or outside UTF-8; rename it")
 
 
 @dataclass(frozen=True, kw_only=True)

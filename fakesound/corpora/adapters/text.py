@@ -16,6 +16,7 @@ from fakesound.core.regions import Region
 
 Value = TypeVar("Value")
 
+NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # would steer a terminal, or cannot be written
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _SEARCH_DEPTH = 3
 _SHOWN = 60
@@ -203,7 +204,7 @@ def path_within(root: Path, relative: str, where: str) -> Path:
     upwards = ".." in parts.parts or ".." in windows.parts
     if not parts.parts or parts.is_absolute() or windows.drive or windows.root or upwards:
         refuse(where, f"{shown(relative)} is not a path inside {root}")
-    if not relative.isprintable() or len(relative) > 1000:
+    if NOT_TEXT.search(relative) or len(relative) > 1000:
         refuse(where, f"{shown(relative)} is not a path")
     return root / parts
 
