@@ -58,7 +58,7 @@ def read_imported(path: str | Path) -> tuple[pa.Table, dict[str, Any]]:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise IntegrityError(f"{path} is damaged ({error!s:.100}); import it again") from None
     check_schema(table.schema, MANIFEST, str(path))
-    if not isinstance(facts, dict) or not isinstance(facts.get("protocol"), dict):
+    if not isinstance(facts, dict) or not facts.keys() >= {"format", "seed", "trained_families", "protocol"}:
         raise IntegrityError(f"{path} does not say where it came from; import it again")
     return table, facts
 
@@ -88,8 +88,10 @@ def protocol_of(table: pa.Table, trained_families: Iterable[str] = ()) -> dict[s
     chosen_on = mechanisms_in["validation_unseen"] - seen
     parts: dict[str, list[str]] = {"seen": [], "validation_unseen": [], "test_unseen": [], "apart": []}
     for family, mechanism in sorted(mechanism_of.items()):
-        is_seen, is_chosen_on = mechanism in seen, mechanism in chosen_on
-        parts["seen" if is_seen else "validation_unseen" if is_chosen_on else "test_unseen"].append(family)
+        if mechanism in seen:
+            parts["seen"].append(family)
+        else:
+            parts["validation_unseen" if mechanism in chosen_on else "test_unseen"].append(family)
     return {**parts, "views": [view for view in _candidate_views(table) if _has_both(table, view, parts)]}
 
 

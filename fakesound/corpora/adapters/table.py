@@ -25,6 +25,7 @@ from fakesound.corpora.adapters.text import parse_region, parse_word, path_withi
 
 _REQUIRED = ("path", "label")
 _LABELS = {"forged": 1, "genuine": 0, "1": 1, "0": 0}
+_PARTITIONS = {"": None} | {name: name for name in PARTITIONS}
 _FORGED = "forged"
 
 
@@ -32,7 +33,6 @@ def _read(roots: Roots) -> Iterator[ExternalClip]:
     rows = _parquet_rows(roots.data) if roots.data.suffix == ".parquet" else read_table(roots.data, _REQUIRED)
     for where, row in rows:
         label = parse_word(row["label"], _LABELS, where)
-        partition = row.get("partition") or None
         yield ExternalClip(
             clip_id=row["path"],
             where=where,
@@ -42,9 +42,7 @@ def _read(roots: Roots) -> Iterator[ExternalClip]:
             source_ids=(row.get("source") or row["path"],),
             group=row.get("group") or None,
             regions=_regions(row.get("regions") or "", where),
-            partition=parse_word(partition, {name: name for name in PARTITIONS}, where)
-            if partition
-            else None,
+            partition=parse_word(row.get("partition") or "", _PARTITIONS, where),
         )
 
 
@@ -89,7 +87,7 @@ def _as_text(value: Any, where: str) -> str:
 def _span(region: Any, where: str) -> str:
     match region:
         case {"onset_s": float() | int() as onset_s, "offset_s": float() | int() as offset_s}:
-            return f"{onset_s}-{offset_s}"
+            return f"{onset_s:.9f}-{offset_s:.9f}"  # never 1e-05
     refuse(where, f"{shown(str(region))} is not a region with onset_s and offset_s")
 
 

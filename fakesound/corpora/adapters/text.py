@@ -189,7 +189,7 @@ def parse_word(text: str, meanings: Mapping[str, Value], where: str) -> Value:
         UserError: the word is another one.
     """
     if text not in meanings:
-        refuse(where, f"unknown label {shown(text)}; known: {', '.join(meanings)}")
+        refuse(where, f"unknown label {shown(text)}; known: {', '.join(filter(None, meanings))}")
     return meanings[text]
 
 

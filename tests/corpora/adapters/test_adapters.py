@@ -414,14 +414,14 @@ def test_a_parquet_table_takes_the_regions_as_text_or_as_structs(tmp_path: Path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    structs = [[{"onset_s": 1.25, "offset_s": 3.0}, {"onset_s": 5.0, "offset_s": 6.0}], None]
-    for regions in (structs, ["1.25-3 5-6", None]):
+    structs = [[{"onset_s": 1e-5, "offset_s": 3.0}, {"onset_s": 5.0, "offset_s": 6.0}], None]
+    for regions in (structs, ["0.00001-3 5-6", None]):
         pq.write_table(
             pa.table({"path": ["a.wav", "b.wav"], "label": [1, 0], "regions": regions}),
             tmp_path / "t.parquet",
         )
         first, second = ADAPTERS["table"].read(Roots(tmp_path / "t.parquet"))
-        assert first.regions == (Region(1.25, 3.0), Region(5.0, 6.0)) and not second.label
+        assert first.regions == (Region(1e-5, 3.0), Region(5.0, 6.0)) and not second.label
     (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:200])
     with pytest.raises(UserError, match=r"t\.parquet: not a Parquet file"):
         list(ADAPTERS["table"].read(Roots(tmp_path / "t.parquet")))
