@@ -69,7 +69,7 @@ def _config(source: str, overrides: tuple[str, ...], unseen: str = "") -> str:
 
 @main.group()
 def corpus() -> None:
-    """Build and check corpora."""
+    """Build, import, describe and check corpora."""
 
 
 @corpus.command("build")
@@ -83,14 +83,60 @@ def corpus_build(*, store: str, config: str, overrides: tuple[str, ...], recordi
     stage.build(store=store, config=_config(config, overrides), recordings=recordings, corpus_out=out)
 
 
-@corpus.command("check")
-@click.argument("pointer")
-def corpus_check(pointer: str) -> None:
-    """Verify every file of a corpus, and that no source crosses partitions."""
+@corpus.command("import")
+@click.option("--format", "form", required=True, help="Of the dataset, such as fakesound (docs/adapters.md).")
+@click.option("--root", required=True, help="The dataset's folder, or a table of your own.")
+@click.option(
+    "--genuine",
+    "--audiocaps",
+    help="Folder of the genuine recordings, where the dataset builds on others that it does not distribute.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Deals sources to partitions that a dataset lacks."
+)
+@click.option("--out", required=True, help="Manifest (Parquet) to write.")
+def corpus_import(*, form: str, root: str, genuine: str | None, seed: int, out: str) -> None:
+    """List a dataset's clips, labels and regions in a manifest; no audio is copied."""
     from fakesound.orchestration.stages import corpus as stage
 
-    stage.check(corpus=pointer)
-    click.echo("the corpus is whole, and no source is in two partitions")
+    found = stage.import_(form=form, root=root, genuine=genuine, seed=seed, manifest_out=out)
+    click.echo(f"{found.num_clips} clips; {found.num_missing} without audio, {found.num_rejected} unusable")
+    if found.rejects_path:
+        click.echo(f"those are listed in {found.rejects_path}")
+
+
+@corpus.command("convert")
+@store_option
+@click.argument("manifest")
+@click.option("--out", required=True, help="Pointer file to write.")
+def corpus_convert(*, store: str, manifest: str, out: str) -> None:
+    """Make a corpus of an imported manifest: 32 kHz, clips of at most ten seconds."""
+    from fakesound.orchestration.stages import corpus as stage
+
+    stage.convert(store=store, manifest=manifest, corpus_out=out)
+
+
+@corpus.command("describe")
+@click.argument("file")
+@click.option("--plot", help="Histogram of forged lengths to write (.png, .svg or .html).")
+def corpus_describe(*, file: str, plot: str | None) -> None:
+    """Count what a corpus (its pointer file) or an imported manifest holds."""
+    from fakesound.orchestration.stages import corpus as stage
+
+    click.echo(stage.describe(source=file, plot=plot))
+
+
+@corpus.command("check")
+@click.argument("file")
+def corpus_check(file: str) -> None:
+    """Verify a corpus (its pointer file) or an imported manifest.
+
+    Every audio file is unaltered, no source is in two partitions, and labels agree with regions.
+    """
+    from fakesound.orchestration.stages import corpus as stage
+
+    stage.check(corpus=file)
+    click.echo("every file is whole, no source is in two partitions, and labels agree with regions")
 
 
 @main.command()

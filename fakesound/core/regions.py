@@ -5,6 +5,7 @@ half of the samples it spans are. A region's borders are the midpoints of its cr
 """
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,9 @@ class SampleRegion(NamedTuple):
 
 
 def to_samples(regions: Iterable[Region], sample_rate_hz: int) -> list[SampleRegion]:
-    """Borders rounded to the nearest sample (8.28 s at 32 kHz is 264,960, not 264,959).
+    """Borders rounded to the nearest sample (8.28 s at 32 kHz is 264,960, not 264,959), ties to even.
+
+    What is rounded is the decimal number that the border was written as, not the binary one nearest to it.
 
     Raises:
         UserError: a region is not finite, starts before zero, or does not end after it starts.
@@ -42,8 +45,12 @@ def to_samples(regions: Iterable[Region], sample_rate_hz: int) -> list[SampleReg
     for onset_s, offset_s in regions:
         if not (np.isfinite(onset_s) and np.isfinite(offset_s) and 0 <= onset_s < offset_s):
             raise UserError(f"region {onset_s}-{offset_s} s is not a stretch of time: 0 <= onset < offset")
-        converted.append(SampleRegion(round(onset_s * sample_rate_hz), round(offset_s * sample_rate_hz)))
+        converted.append(SampleRegion(*(_nearest_sample(s, sample_rate_hz) for s in (onset_s, offset_s))))
     return converted
+
+
+def _nearest_sample(time_s: float, sample_rate_hz: int) -> int:
+    return round(Fraction(str(float(time_s))) * sample_rate_hz)
 
 
 def frame_labels(
@@ -61,7 +68,8 @@ def frame_labels(
             merged.append(SampleRegion(onset, offset))
     starts = np.arange(num_frames, dtype=np.int64) * hop_samples
     covered = np.zeros(num_frames, dtype=np.int64)
-    for onset, offset in merged:
+    end = num_frames * hop_samples
+    for onset, offset in ((min(onset, end), min(offset, end)) for onset, offset in merged):
         covered += np.clip(np.minimum(starts + hop_samples, offset) - np.maximum(starts, onset), 0, None)
     return (2 * covered >= hop_samples).astype(np.uint8) if num_frames else covered.astype(np.uint8)
 

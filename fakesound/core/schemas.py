@@ -27,7 +27,7 @@ MANIFEST = _versioned(
     1,
     [
         _column("clip_id", pa.string(), "unique in the corpus"),
-        _column("path", pa.string(), "audio file, relative to the corpus"),
+        _column("path", pa.string(), "audio file, relative to the corpus; absolute in an imported manifest"),
         _column("source_ids", pa.list_(pa.string()), "every recording heard in the clip, donors included"),
         _column("source_component", pa.string(), "connected component of sources: the unit of resampling"),
         _column("group", pa.string(), "speaker, session or file: never crosses partitions"),

@@ -5,19 +5,8 @@ from collections import defaultdict
 import pyarrow as pa
 
 from fakesound.core.errors import UserError
-from fakesound.core.store import Place
-from fakesound.corpora.manifest import read_manifest
 
 _SHOWN = 5
-
-
-def check_leakage(corpus: Place) -> None:
-    """Check a finished corpus.
-
-    Raises:
-        UserError: names what is in two partitions, and in which. IntegrityError: the manifest was altered.
-    """
-    check_manifest(read_manifest(corpus))
 
 
 def check_manifest(table: pa.Table) -> None:

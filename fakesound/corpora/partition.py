@@ -35,18 +35,32 @@ def partition_components(amounts: Mapping[str, float], shares: Shares, seed: int
             "train, validation and validation_unseen, two for test); near-duplicates and recordings of one "
             "group count as one source"
         )
+    total = sum(amounts.values())
+    wanted = {partition: shares.of(partition) * total for partition in PARTITIONS}
+    return deal_components(amounts, wanted, LEAST_COMPONENTS, seed)
+
+
+def deal_components(
+    amounts: Mapping[str, float], wanted: Mapping[str, float], least: Mapping[str, int], seed: int
+) -> dict[str, str]:
+    """Deal components to any partitions, big ones first, each to the emptiest that it fits into.
+
+    Args:
+        amounts: seconds of sound by component.
+        wanted: seconds of sound that each partition is to have.
+        least: how many components each partition needs; together no more than there are.
+        seed: orders components of like size (within a factor of two).
+    """
     order = sorted(
         amounts, key=lambda name: (-math.floor(math.log2(amounts[name])), seed_for(seed, "order", name))
     )
-    total = sum(amounts.values())
-    wanted = {partition: shares.of(partition) * total for partition in PARTITIONS}
     lacking = dict(wanted)
-    still_needed = dict(LEAST_COMPONENTS)
+    still_needed = dict(least)
     assigned: dict[str, str] = {}
     for position, component in enumerate(order):
-        must = [partition for partition in PARTITIONS if still_needed[partition] > 0]
+        must = [partition for partition in wanted if still_needed[partition] > 0]
         left = len(order) - position
-        open_to = must if left <= sum(still_needed.values()) else PARTITIONS
+        open_to = must if left <= sum(still_needed.values()) else list(wanted)
         amount = amounts[component]
         fitting = [partition for partition in open_to if lacking[partition] >= amount]
         if fitting:

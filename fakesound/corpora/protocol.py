@@ -17,7 +17,7 @@ PARTS = ("seen", "validation_unseen", "test_unseen", "apart")
 REBUILD = "build the corpus with corpus.every_family=1 or more"
 
 Roles = Mapping[str, Sequence[str]]
-"""Part (see PARTS) -> families that play it."""
+"""Part (see PARTS) -> families that play it; an imported dataset also names its "views", see `views_of`."""
 
 
 def held_out(roles: Roles, unseen: Sequence[str], table: pa.Table) -> Roles:
@@ -54,6 +54,7 @@ def held_out(roles: Roles, unseen: Sequence[str], table: pa.Table) -> Roles:
     if not seen:
         raise UserError(f"leaving out {', '.join(sorted(left_out))} leaves nothing to train on: {REBUILD}")
     return {
+        **roles,
         "seen": seen,
         "validation_unseen": choosing,
         "test_unseen": sorted(left_out),
@@ -90,6 +91,8 @@ def _validation_families(
     cousins = {mechanism_of[family] for family in left_out}
     if own and not {mechanism_of.get(family, family) for family in own} & cousins:
         return own
+    if not available:  # an imported dataset without such a partition
+        return []
     others = sorted({mechanism_of[family] for family in available - set(roles["apart"])} - cousins)
     if not others:
         raise UserError(f"no other unseen families are left to make choices on: {REBUILD}")

@@ -10,7 +10,8 @@
 | splice | test | real sound of another source; reported apart | wide, the masks of hard |
 
 In a corpus built here each holds as many genuine clips as forged ones, made of the same stretches with the
-same masks.
+same masks. An imported dataset comes as it is, and its protocol names the views that it has: those above, or
+its test partition whole (test), by families seen in training (test_seen) and by the others (test_unseen).
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,15 +24,24 @@ from fakesound.core.schemas import GENUINE
 from fakesound.corpora.cluster import components
 from fakesound.corpora.protocol import Roles
 
+_ANY = "any"
 _VIEWS: dict[str, tuple[str, str, str]] = {  # partition, part of the protocol, length regime
-    "validation": ("validation", "seen", "train"),
-    "validation_unseen": ("validation_unseen", "validation_unseen", "wide"),
+    "validation": ("validation", "seen", _ANY),
+    "validation_unseen": ("validation_unseen", "validation_unseen", _ANY),
     "easy": ("test", "seen", "train"),
     "hard": ("test", "seen", "wide"),
     "zeroshot": ("test", "test_unseen", "wide"),
     "splice": ("test", "apart", "wide"),
+    "test": ("test", _ANY, _ANY),
+    "test_seen": ("test", "seen", _ANY),
+    "test_unseen": ("test", "test_unseen", _ANY),
 }
-VIEWS = tuple(_VIEWS)
+VIEWS = ("validation", "validation_unseen", "easy", "hard", "zeroshot", "splice")  # of a corpus built here
+
+
+def views_of(roles: Roles) -> tuple[str, ...]:
+    """The views that a corpus is judged by: those that its protocol names, or VIEWS."""
+    return tuple(roles.get("views", VIEWS))
 
 
 def view_rows(table: pa.Table, view: str, roles: Roles) -> pa.Table:
@@ -41,17 +51,19 @@ def view_rows(table: pa.Table, view: str, roles: Roles) -> pa.Table:
 
     Args:
         table: manifest columns, any others kept.
-        view: one of VIEWS.
+        view: one of the tables above.
         roles: families by part, see `protocol.held_out`.
 
     Raises:
         UserError: there is no such view.
     """
     if view not in _VIEWS:
-        raise UserError(f"no view {view!r}; there are {', '.join(VIEWS)}")
+        raise UserError(f"no view {view!r}; there are {', '.join(_VIEWS)}")
     partition, part, regime = _VIEWS[view]
-    here = table.filter((pc.field("partition") == partition) & (pc.field("length_regime") == regime))
-    return _with_joined_components(_forged_by(here, roles[part]))
+    here = table.filter(pc.field("partition") == partition)
+    if regime != _ANY:
+        here = here.filter(pc.field("length_regime") == regime)
+    return _with_joined_components(here if part == _ANY else _forged_by(here, roles[part]))
 
 
 def partition_rows(table: pa.Table, partition: str, roles: Roles) -> pa.Table:
@@ -62,7 +74,8 @@ def partition_rows(table: pa.Table, partition: str, roles: Roles) -> pa.Table:
 
 def _forged_by(rows: pa.Table, families: Sequence[str]) -> pa.Table:
     """Clips that these families forged, and the genuine ones but for twins of what other families forged."""
-    is_genuine, is_theirs = pc.field("family") == GENUINE, pc.field("family").isin(list(families))
+    family = pc.field("family")
+    is_genuine, is_theirs = family == GENUINE, family.isin(pa.array(families, pa.string()))
     masks = [rows.filter(which)["mask_id"].unique() for which in (is_theirs, ~is_genuine)]
     is_twin, has_twin = (pc.field("mask_id").isin(found) for found in masks)
     return rows.filter(is_theirs | (is_genuine & (is_twin | ~has_twin)))

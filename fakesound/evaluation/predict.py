@@ -19,7 +19,7 @@ from fakesound.core.errors import UserError
 from fakesound.core.progress import track
 from fakesound.core.schemas import PREDICTIONS, check_schema
 from fakesound.corpora.protocol import Roles
-from fakesound.corpora.views import VIEWS, view_rows
+from fakesound.corpora.views import view_rows, views_of
 from fakesound.features.reader import FeatureSet
 from fakesound.models.detector import Detector
 
@@ -40,11 +40,19 @@ def predict_views(
     features: FeatureSet,
     roles: Roles,
     *,
-    views: Sequence[str] = VIEWS,
+    views: Sequence[str] | None = None,
     device: str = "cpu",
     batch_clips: int = 16,
 ) -> pa.Table:
-    """Score the clips of these views of a corpus, with these roles of the families.
+    """Score the clips of views of a corpus, with these roles of the families.
+
+    Args:
+        detector: as for `predict_clips`.
+        features: of the corpus.
+        roles: of the attack families.
+        views: default: those of the roles.
+        device: as for `predict_clips`.
+        batch_clips: as for `predict_clips`.
 
     Returns:
         as `predict_clips`; a view without clips has no rows.
@@ -52,7 +60,7 @@ def predict_views(
     Raises:
         UserError: no such view, or the detector returns what is not a number.
     """
-    rows = {view: view_rows(features.table, view, roles) for view in views}
+    rows = {view: view_rows(features.table, view, roles) for view in views or views_of(roles)}
     wanted = sorted({row for table in rows.values() for row in table["row"].to_pylist()})
     clips = _stored_clips(features, wanted, batch_clips)
     return predict_clips(

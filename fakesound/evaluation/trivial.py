@@ -24,7 +24,7 @@ from fakesound.core.schemas import GENUINE
 from fakesound.core.store import Place
 from fakesound.corpora.manifest import read_manifest
 from fakesound.corpora.protocol import Roles
-from fakesound.corpora.views import VIEWS, partition_rows, view_rows
+from fakesound.corpora.views import partition_rows, view_rows, views_of
 from fakesound.metrics import ranking
 from fakesound.metrics.bootstrap import Estimate, Resampler, ranked
 from fakesound.metrics.clip import roc_auc
@@ -101,7 +101,7 @@ def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> l
     rows = []
     for level in ("clip", "frame"):
         fitted = _fit(_items(_cues_of(train, cues), train, level))
-        for view in VIEWS:
+        for view in views_of(roles):
             clips = view_rows(table, view, roles)
             for part, members in _parts(clips).items():
                 items = _items(_cues_of(members, cues), members, level)

@@ -1,0 +1,178 @@
+"""An imported manifest as a corpus in the store: decoded, mixed down, 32 kHz, clips of at most ten seconds.
+
+A longer recording is cut into equal parts and its regions are cut along; a part without a forged stretch is
+a genuine clip. Audio is read a part at a time, so memory does not follow a file's length.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fakesound.core.audio import AudioError, FloatArray, iter_mono, probe, resample, write_flac
+from fakesound.core.config import digest_of
+from fakesound.core.errors import IntegrityError, UserError
+from fakesound.core.parallel import map_parallel
+from fakesound.core.progress import say
+from fakesound.core.schemas import GENUINE
+from fakesound.core.store import Place, Pointer, Store, sha256_of
+from fakesound.corpora.imported import is_unaltered, protocol_of, read_imported
+from fakesound.corpora.ingest import Rejection, native_bandwidth_hz
+from fakesound.corpora.leakage import check_manifest
+from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_table, rejects_table, write_table
+from fakesound.corpora.plan import TARGET_RATE_HZ
+from fakesound.corpora.polarity import check_polarity
+
+CONVERT_VERSION = 1  # raise it when code changes what a converted corpus holds
+CLIP_S = 10.0
+LEAST_REGION_S = 0.01  # what a cut leaves of a region must fill a frame to be labelled
+
+_Row = dict[str, Any]
+
+
+def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = None) -> Pointer:
+    """Make a corpus of an imported manifest, or find it made.
+
+    Raises:
+        UserError: a source is in two partitions, labels contradict themselves, no view has both classes, or
+            no file can be decoded. IntegrityError: the manifest is damaged, or audio was altered since.
+    """
+    table, facts = read_imported(manifest)
+    check_manifest(table)
+    check_polarity(table)
+    if not facts["protocol"]["views"]:
+        raise UserError(
+            f"{manifest}: neither validation nor test holds both genuine and forged clips; give the "
+            "recordings that the dataset builds on with --genuine when importing it"
+        )
+    rows = table.to_pylist()
+    place = store.place("corpora", _key(rows, facts))
+    if place.is_complete():
+        return place.pointer()
+    made: list[_Row] = []
+    refused: list[Rejection] = []
+    for outcome in map_parallel(partial(_convert, place.uri), rows, description="converting", jobs=jobs):
+        if isinstance(outcome, Rejection):
+            refused.append(outcome)
+        else:
+            made += outcome
+    if not made:
+        raise UserError(f"none of {len(rows)} clips can be used: {refused[0].source_id}: {refused[0].reason}")
+    if refused:
+        say(f"{len(refused)} of {len(rows)} recordings cannot be used: see {REJECTS_NAME} there")
+    converted = manifest_table(made)
+    write_table(place, MANIFEST_NAME, converted)
+    write_table(place, REJECTS_NAME, rejects_table(refused))
+    return place.complete(
+        {
+            "description": f"imported from {facts['format']}",
+            "import": {name: facts[name] for name in ("format", "seed")},
+            "protocol": protocol_of(converted, facts["trained_families"]),
+            "counts": _counts(converted, len(refused)),
+            "sample_rate_hz": TARGET_RATE_HZ,
+        }
+    )
+
+
+def _key(rows: Sequence[_Row], facts: Mapping[str, Any]) -> str:
+    """Determined by what was imported, not by where it lies."""
+    kept = [{name: value for name, value in row.items() if name != "path"} for row in rows]
+    origin = {name: facts[name] for name in ("format", "trained_families")}
+    return digest_of({"convert": CONVERT_VERSION, "origin": origin, "rows": kept})
+
+
+def _convert(place_uri: str, row: _Row) -> list[_Row] | Rejection:
+    """Write every part of one recording; in a process of its own.
+
+    Raises:
+        IntegrityError: it is no longer what was imported, and the corpus would not be what its key says.
+    """
+    place = Place(place_uri)
+    if not is_unaltered(row["path"], row["content_sha256"]):
+        raise IntegrityError(f"{row['path']} is missing or altered since it was imported; import it again")
+    made: list[_Row] = []
+    try:
+        for number, part in enumerate(_parts(Path(row["path"]))):
+            made.append(_write_part(place, row, number, part))
+    except AudioError as error:  # at the end, perhaps: no corpus may hold half a recording
+        for written in made:
+            place.remove(written["path"])
+        return Rejection(row["clip_id"], str(error))
+    return made
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a recording: where it starts, and its samples at the recording's rate."""
+
+    onset_s: float
+    samples: FloatArray
+    rate_hz: int
+
+
+def _parts(path: Path) -> Iterator[_Part]:
+    """The equal parts of a recording, each of at most ten seconds."""
+    info = probe(path)
+    part_frames = math.ceil(info.num_frames / math.ceil(info.duration_s / CLIP_S))
+    done = 0
+    for samples, rate_hz in iter_mono(path, (part_frames + 0.5) / info.sample_rate_hz):
+        yield _Part(done / rate_hz, samples, rate_hz)
+        done += len(samples)
+
+
+def _write_part(place: Place, row: _Row, number: int, part: _Part) -> _Row:
+    within_scale = part.samples / max(1.0, float(np.abs(part.samples).max()))
+    resampled = resample(within_scale, part.rate_hz, TARGET_RATE_HZ)
+    name = f"audio/{digest_of([row['clip_id'], number])}.flac"
+    with place.writing(name) as path:
+        write_flac(path, resampled, TARGET_RATE_HZ)
+    duration_s = len(resampled) / TARGET_RATE_HZ
+    regions = _cut(row["regions"], part.onset_s, duration_s)
+    is_forged = bool(regions)
+    return row | {
+        "clip_id": f"{row['clip_id']}#{number}",
+        "path": name,
+        "family": row["family"] if is_forged else GENUINE,
+        "mechanism": row["mechanism"] if is_forged else GENUINE,
+        "label": int(is_forged),
+        "mask_id": digest_of([row["mask_id"], number]),
+        "regions": regions,
+        "duration_s": duration_s,
+        "sample_rate_hz": TARGET_RATE_HZ,
+        "native_bandwidth_hz": native_bandwidth_hz(part.samples, part.rate_hz),
+        "content_sha256": sha256_of(place.local_path(name)),
+    }
+
+
+def _cut(regions: Sequence[dict[str, float]], onset_s: float, duration_s: float) -> list[dict[str, float]]:
+    """What of the regions lies in the part, in seconds from its start."""
+    within = [
+        (max(0.0, region["onset_s"] - onset_s), min(duration_s, region["offset_s"] - onset_s))
+        for region in regions
+    ]
+    whole = [region["offset_s"] - region["onset_s"] for region in regions]
+    return [
+        {"onset_s": first, "offset_s": last}
+        for (first, last), length_s in zip(within, whole, strict=True)
+        if last > first and last - first >= min(LEAST_REGION_S, length_s)
+    ]
+
+
+def _counts(table: pa.Table, num_refused: int) -> dict[str, Any]:
+    rows = table.select(["partition", "family", "source_component", "duration_s"]).to_pylist()
+    components_in: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        components_in[row["partition"]].add(row["source_component"])
+    return {
+        "clips": dict(sorted(Counter(row["partition"] for row in rows).items())),
+        "components": {partition: len(names) for partition, names in sorted(components_in.items())},
+        "families": dict(sorted(Counter(row["family"] for row in rows).items())),
+        "hours": round(sum(row["duration_s"] for row in rows) / 3600, 4),
+        "rejects": num_refused,
+    }
