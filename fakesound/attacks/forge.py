@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fakesound.attacks.base import Attack, AttackContext, FloatArray
-from fakesound.attacks.excerpts import elsewhere
+from fakesound.attacks.copy_move import COPY_MOVE
 from fakesound.attacks.matching import match
 from fakesound.attacks.spectral import fade_in
 from fakesound.core.audio import FULL_SCALE, resample
 from fakesound.core.errors import UserError
 from fakesound.core.regions import SampleRegion
-from fakesound.core.schemas import GENUINE
 
 CROSSFADE_S = (0.001, 0.05)
 MAX_CROSSFADE_SHARE = 4  # a crossfade lasts at most region / 4
-CONTROL_SHIFT_S = 0.1
 GAIN_DB = (-7.0, -1.0)  # headroom for what resampling overshoots
 _DITHER_STREAM = 1
 
@@ -79,7 +77,7 @@ def control(
 
     Masks, crossfades, matching and levels are those of forgeries; only the content was really recorded.
     """
-    return forge(samples, regions, _CONTROL, sample_rate_hz=sample_rate_hz, rng=rng)
+    return forge(samples, regions, COPY_MOVE, sample_rate_hz=sample_rate_hz, rng=rng)
 
 
 def final_chain(samples: FloatArray, *, native_rate_hz: int, target_rate_hz: int, seed: int) -> FloatArray:
@@ -97,21 +95,6 @@ def final_chain(samples: FloatArray, *, native_rate_hz: int, target_rate_hz: int
     dither = noise.random(len(resampled)) - noise.random(len(resampled))
     steps = np.rint(resampled * gain * FULL_SCALE + dither)
     return (np.clip(steps, -FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE).astype(np.float32)
-
-
-def _excerpt(context: AttackContext, rng: np.random.Generator) -> FloatArray:
-    found = elsewhere(
-        context.samples.astype(np.float64),
-        context.region.onset,
-        context.length,
-        sample_rate_hz=context.sample_rate_hz,
-        min_shift_s=CONTROL_SHIFT_S,
-        rng=rng,
-    )
-    return found.astype(np.float32)
-
-
-_CONTROL = Attack(GENUINE, GENUINE, "real content from elsewhere in the same recording", _excerpt)
 
 
 def _check_regions(regions: Sequence[SampleRegion], num_samples: int) -> None:

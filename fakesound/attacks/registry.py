@@ -2,13 +2,19 @@
 
 from fakesound.attacks.autoregressive import AUTOREGRESSIVE
 from fakesound.attacks.base import Attack
+from fakesound.attacks.codec import CODEC
+from fakesound.attacks.copy_move import COPY_MOVE
 from fakesound.attacks.granular import GRANULAR
 from fakesound.attacks.griffin_lim import GRIFFIN_LIM
+from fakesound.attacks.janssen import JANSSEN
 from fakesound.attacks.lpc_vocoder import LPC_VOCODER
 from fakesound.attacks.nmf import NMF
 from fakesound.attacks.noise_vocoder import NOISE_VOCODER
 from fakesound.attacks.phase_randomisation import PHASE_RANDOMISATION
+from fakesound.attacks.spain import SPAIN
 from fakesound.attacks.splice import SPLICE
+from fakesound.attacks.time_pitch import TIME_PITCH
+from fakesound.attacks.world import WORLD
 from fakesound.core.errors import UserError
 
 ATTACKS: dict[str, Attack] = {
@@ -17,10 +23,16 @@ ATTACKS: dict[str, Attack] = {
         GRIFFIN_LIM,
         PHASE_RANDOMISATION,
         AUTOREGRESSIVE,
+        JANSSEN,
+        SPAIN,
         GRANULAR,
         NOISE_VOCODER,
         LPC_VOCODER,
+        WORLD,
         NMF,
+        TIME_PITCH,
+        CODEC,
+        COPY_MOVE,
         SPLICE,
     )
 }

@@ -200,7 +200,7 @@ def test_unknown_family_names_the_known_ones():
 def test_registry_is_consistent():
     assert all(family == attack.family for family, attack in ATTACKS.items())
     assert sorted(sum(MECHANISMS.values(), ())) == sorted(ATTACKS)
-    assert MECHANISMS["vocoder"] == ("noise_vocoder", "lpc_vocoder")
+    assert MECHANISMS["vocoder"] == ("noise_vocoder", "lpc_vocoder", "world")
     assert MECHANISMS["phase_reconstruction"] == ("griffin_lim", "phase_randomisation")
 
 
