@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fakesound.attacks.base import Attack, AttackContext, FloatArray
+from fakesound.attacks.chain import OFF, ChainConfig, degrade
 from fakesound.attacks.copy_move import COPY_MOVE
 from fakesound.attacks.matching import match
 from fakesound.attacks.spectral import fade_in
@@ -80,20 +81,37 @@ def control(
     return forge(samples, regions, COPY_MOVE, sample_rate_hz=sample_rate_hz, rng=rng)
 
 
-def final_chain(samples: FloatArray, *, native_rate_hz: int, target_rate_hz: int, seed: int) -> FloatArray:
-    """What every clip passes through, genuine or forged: resample, gain, dither, 16-bit steps.
+def final_chain(
+    samples: FloatArray,
+    *,
+    native_rate_hz: int,
+    target_rate_hz: int,
+    seed: int,
+    chain: ChainConfig = OFF,
+    reference: FloatArray | None = None,
+) -> FloatArray:
+    """What every clip passes through, genuine or forged: resampling, `chain`, gain, dither, 16-bit steps.
 
-    Gain (-7 to -1 dB) and dither (triangular, two steps wide) come from the seed alone: both clips of a pair
-    with one seed differ only where the forgery is.
+    Noise, codec, gain (-7 to -1 dB) and dither (triangular, two steps wide) come from the seed alone: both
+    clips of a pair with one seed differ only where the forgery is, unless a codec is drawn.
+
+    Args:
+        samples: (n,) at `native_rate_hz`.
+        native_rate_hz: before.
+        target_rate_hz: after.
+        seed: the pair's.
+        chain: noise and codec; none by default.
+        reference: what both clips of the pair were made from: the noise's level follows it. None: `samples`.
 
     Returns:
         float32 (m,), every value a multiple of 2^-15 in [-1, 1): 16-bit files hold it exactly.
     """
-    resampled = resample(samples, native_rate_hz, target_rate_hz).astype(np.float64)
+    resampled = resample(samples, native_rate_hz, target_rate_hz)
+    heard = degrade(resampled, samples if reference is None else reference, target_rate_hz, chain, seed)
     gain = 10 ** (np.random.default_rng(seed).uniform(*GAIN_DB) / 20)
     noise = np.random.default_rng([seed, _DITHER_STREAM])
-    dither = noise.random(len(resampled)) - noise.random(len(resampled))
-    steps = np.rint(resampled * gain * FULL_SCALE + dither)
+    dither = noise.random(len(heard)) - noise.random(len(heard))
+    steps = np.rint(heard.astype(np.float64) * gain * FULL_SCALE + dither)
     return (np.clip(steps, -FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE).astype(np.float32)
 
 
