@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import soundfile
+from scipy import signal
 
 from fakesound.attacks.base import Attack, AttackContext, FloatArray
-from fakesound.core.audio import resample
 
 Codec = Literal["mp3", "vorbis", "opus"]
 
@@ -40,9 +40,9 @@ class _Coding(NamedTuple):
 _MP3_RATES_HZ = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _OPUS_RATES_HZ = (8000, 12_000, 16_000, 24_000, 48_000)
 _CODINGS: dict[Codec, _Coding] = {
-    "mp3": _Coding("MP3", "MPEG_LAYER_III", _MP3_RATES_HZ, (0.5, 0.95)),
+    "mp3": _Coding("MP3", "MPEG_LAYER_III", _MP3_RATES_HZ, (0.4, 0.85)),
     "vorbis": _Coding("OGG", "VORBIS", (), (0.8, 1.0)),
-    "opus": _Coding("OGG", "OPUS", _OPUS_RATES_HZ, (0.9, 0.98)),
+    "opus": _Coding("OGG", "OPUS", _OPUS_RATES_HZ, (0.88, 0.96)),
 }
 CODECS: tuple[Codec, ...] = tuple(_CODINGS)
 _MARGIN_S = 0.5
@@ -67,20 +67,25 @@ def round_trip(samples: FloatArray, sample_rate_hz: int, codec: Codec, compressi
     coding = _CODINGS[codec]
     working = _rate_for(coding, sample_rate_hz)
     scale = _PEAK / max(float(np.abs(samples).max(initial=0.0)), _PEAK)
-    resampled = resample(np.float32(scale) * samples, sample_rate_hz, working)
+    length = round(len(samples) * working / sample_rate_hz)
     stream = io.BytesIO()
     soundfile.write(
         stream,
-        resampled,
+        _stretched(np.float32(scale) * samples, length),
         working,
         format=coding.container,
         subtype=coding.subtype,
         compression_level=compression,
     )
     stream.seek(0)
-    decoded, _ = soundfile.read(stream, dtype="float32")
-    back = resample(decoded, working, sample_rate_hz)[: len(samples)] / np.float32(scale)
-    return np.pad(back, (0, len(samples) - len(back)))
+    decoded = np.asarray(soundfile.read(stream, dtype="float32")[0], dtype=np.float32) / np.float32(scale)
+    decoded = np.pad(decoded[:length], (0, max(0, length - len(decoded))))
+    return _stretched(decoded, len(samples))
+
+
+def _stretched(samples: FloatArray, length: int) -> FloatArray:
+    """Resampled to (length,) by one FFT: a filter's slope below Nyquist would look like a codec's."""
+    return samples if length == len(samples) else np.asarray(signal.resample(samples, length), np.float32)
 
 
 def _rate_for(coding: _Coding, sample_rate_hz: int) -> int:

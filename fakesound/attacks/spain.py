@@ -2,11 +2,11 @@
 
 Method: A-SPAIN, the analysis variant of SPAIN. In a Hann-windowed frame it looks for samples that agree
 with the known ones and whose redundant Fourier coefficients are k-sparse, by ADMM with hard thresholding, k
-rising by one at each iteration until the two agree. Mokrý, Záviška, Rajmic & Veselý, "Introducing SPAIN
-(SParse Audio INpainter)", EUSIPCO 2019, arXiv 1810.13137. There frames overlap anywhere and gaps last up to
-50 ms; here gaps are closed from the borders inwards (`inwards.fill_inwards`), a quarter of a frame at a
-time: half of the frame is known, half is sought, and the nearer half of that is kept. The last block is
-found between both sides.
+rising at each iteration until the two agree. Mokrý, Záviška, Rajmic & Veselý, "Introducing SPAIN (SParse
+Audio INpainter)", EUSIPCO 2019, arXiv 1810.13137. There frames overlap anywhere and gaps last up to 50 ms;
+here gaps are closed from the borders inwards (`inwards.fill_inwards`), a quarter of a frame at a time: half
+of the frame is known, half is sought, and the nearer half of that is kept. The last block is found between
+both sides.
 
 Traces: noise becomes a few steady lines per frame, on the grid of the redundant transform; which lines they
 are changes from block to block; events between the borders are missing.
@@ -23,7 +23,8 @@ from fakesound.attacks.spectral import Spectrum
 _FRAMES_S = (0.064, 0.1)
 _BLOCKS = 4  # of a frame
 _REDUNDANCY = 2
-_ITERATIONS = 80
+_ITERATIONS = 60
+_STEP = 3  # coefficients more from one iteration to the next
 _TOLERANCE = 1e-3  # of the known coefficients' norm
 _MIN_SIDE = 32
 
@@ -52,7 +53,7 @@ def _complete(windowed: Samples, gap: slice) -> Samples:
     spectrum: Spectrum = np.asarray(fft.rfft(samples, size))
     tolerance = _TOLERANCE * np.linalg.norm(spectrum)
     dual = np.zeros_like(spectrum)
-    for sparsity in range(1, _ITERATIONS + 1):
+    for sparsity in range(_STEP, _STEP * _ITERATIONS + 1, _STEP):
         sparse = _keep_largest(spectrum + dual, sparsity)
         samples[gap] = np.asarray(fft.irfft(sparse - dual, size))[gap]
         spectrum = np.asarray(fft.rfft(samples, size))

@@ -71,8 +71,8 @@ class Protocol(Config):
             for mechanism in {get_attack(family, commands).mechanism for family in families}:
                 if mechanism == COPY_MOVE.mechanism:
                     raise ValueError(
-                        f"{part} forges with mechanism {mechanism!r}, which makes the genuine splices: one sound "
-                        "would have both labels (docs/decisions/0002-what-counts-as-forged.md). Name another family"
+                        f"{part} forges with {mechanism}, which makes the genuine splices: one sound would "
+                        "have both labels (docs/decisions/0002-what-counts-as-forged.md). Name another family"
                     )
                 if mechanism in played:
                     raise ValueError(f"mechanism {mechanism!r} is in both {played[mechanism]} and {part}")
