@@ -16,7 +16,7 @@ from scipy import signal
 from fakesound.attacks.base import Attack, AttackContext, FloatArray, Samples
 from fakesound.attacks.spectral import Spectrum, Stft
 
-_WINDOWS_S = (0.04, 0.08)
+_WINDOWS_S = (0.025, 0.06)
 _TEMPO = (1.06, 1.35)  # or their inverses
 _PITCH_SEMITONES = (0.5, 4.0)  # up or down
 _TEMPO_SHARE, _BOTH_SHARE = 0.35, 0.3
