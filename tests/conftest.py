@@ -62,7 +62,8 @@ def _make_corpus(store: Store, *, num_clips: int, key: str = "tiny") -> Pointer:
             soundfile.write(path, samples, RATE_HZ, format="WAV", subtype="PCM_16")
     with place.writing("manifest.parquet") as path:
         pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST), path)
-    return place.complete({"protocol": {"name": "tiny"}})
+    parts = ("seen", "validation_unseen", "test_unseen", "apart")
+    return place.complete({"protocol": {part: ["tone"] for part in parts}})
 
 
 @pytest.fixture(scope="session")

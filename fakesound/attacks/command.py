@@ -23,11 +23,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from pydantic import Field, field_validator
 
 from fakesound.attacks.base import Attack, AttackContext, FloatArray
-from fakesound.core.audio import AudioError, read_mono
+from fakesound.core.audio import AudioError, read_mono, write_wav
 from fakesound.core.config import Config
 from fakesound.core.errors import UserError
 
@@ -79,7 +78,7 @@ def command_attack(config: CommandConfig) -> Attack:
 def _render(config: CommandConfig, context: AttackContext, rng: np.random.Generator) -> FloatArray:
     with tempfile.TemporaryDirectory(prefix="fakesound-") as folder:
         paths = Path(folder, "input.wav"), Path(folder, "output.wav")
-        soundfile.write(paths[0], context.samples, context.sample_rate_hz, format="WAV", subtype="FLOAT")
+        write_wav(paths[0], context.samples, context.sample_rate_hz)
         values = {
             "input": str(paths[0]),
             "output": str(paths[1]),

@@ -239,10 +239,10 @@ def _writing(target: str | Path) -> Iterator[Path]:
 
 
 def _write_wav(target: str | Path, samples: "FloatArray", rate_hz: int) -> None:
-    import soundfile
+    from fakesound.core.audio import write_wav
 
     with _writing(target) as path:
-        soundfile.write(str(path), samples, rate_hz, format="WAV", subtype="FLOAT")
+        write_wav(path, samples, rate_hz)
 
 
 def _print_regions(job: _Job, family: str) -> None:

@@ -27,6 +27,12 @@ config_option = click.option(
     "--config", default="builtin", show_default=True, help="Preset (builtin, folder), YAML file or JSON."
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+unseen_option = click.option(
+    "--unseen",
+    default="",
+    metavar="FAMILY,…",
+    help="Families or mechanisms to leave out of training; they make the zeroshot view.",
+)
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,10 +64,11 @@ def main() -> None:
 main.add_command(attacks)
 
 
-def _config(source: str, overrides: tuple[str, ...]) -> str:
+def _config(source: str, overrides: tuple[str, ...], unseen: str = "") -> str:
     from fakesound.orchestration.config import RunConfig
 
-    return RunConfig.load(source, overrides).to_json()
+    left_out = [f"unseen=[{unseen}]"] if unseen else []
+    return RunConfig.load(source, (*overrides, *left_out)).to_json()
 
 
 @main.group()
@@ -103,6 +110,7 @@ def features(*, store: str, config: str, overrides: tuple[str, ...], corpus: str
 
 @main.command()
 @configured
+@unseen_option
 @run_option
 @features_option
 @click.option("--sweeper", default="optuna", show_default=True, help="optuna or katib.")
@@ -112,6 +120,7 @@ def sweep(
     store: str,
     config: str,
     overrides: tuple[str, ...],
+    unseen: str,
     run: str,
     features: str,
     sweeper: str,
@@ -121,7 +130,7 @@ def sweep(
     from fakesound.orchestration.stages import sweep as stage
 
     best = stage.sweep(
-        store=store, config=_config(config, overrides), features=features, run=run, sweeper=sweeper
+        store=store, config=_config(config, overrides, unseen), features=features, run=run, sweeper=sweeper
     )
     click.echo(best)
     if out:
@@ -130,6 +139,7 @@ def sweep(
 
 @main.command()
 @configured
+@unseen_option
 @run_option
 @features_option
 @click.option("--role", type=click.Choice(["detector", "baseline"]), default="detector", show_default=True)
@@ -141,6 +151,7 @@ def train(
     store: str,
     config: str,
     overrides: tuple[str, ...],
+    unseen: str,
     run: str,
     features: str,
     role: str,
@@ -153,7 +164,7 @@ def train(
 
     stage.train(
         store=store,
-        config=_config(config, overrides),
+        config=_config(config, overrides, unseen),
         overrides=Path(best).read_text() if best else stage.NO_OVERRIDES,
         role=role,
         features=features,
@@ -166,6 +177,7 @@ def train(
 
 @main.command()
 @configured
+@unseen_option
 @run_option
 @features_option
 @click.option("--detector", required=True, help="Pointer file that `train` wrote.")
@@ -177,6 +189,7 @@ def evaluate(
     store: str,
     config: str,
     overrides: tuple[str, ...],
+    unseen: str,
     run: str,
     features: str,
     detector: str,
@@ -189,7 +202,7 @@ def evaluate(
 
     stage.evaluate(
         store=store,
-        config=_config(config, overrides),
+        config=_config(config, overrides, unseen),
         features=features,
         detector=detector,
         baseline=baseline,

@@ -106,6 +106,29 @@ def read_mono(path: str | Path, max_s: float | None = None) -> tuple[FloatArray,
     return samples, sample_rate_hz
 
 
+def read_span(path: str | Path, onset: int, offset: int) -> tuple[FloatArray, int]:
+    """Samples [onset, offset) of a recording, in mono at its own rate: sought, not decoded from the start.
+
+    libsndfile's seeking is exact in every format it reads (an mp3's samples may differ by 1e-7).
+
+    Returns:
+        samples (offset - onset,) and the sample rate in Hz.
+
+    Raises:
+        AudioError: as `probe`; or NaN/Inf, absurd levels, fewer samples than that.
+    """
+    with _opened(path) as file:
+        info = _checked_info(file)
+        try:
+            file.seek(onset)
+        except soundfile.LibsndfileError:
+            raise AudioError(f"truncated: it has no sample {onset}") from None
+        block = _read_block(file, offset - onset)
+    if len(block) < offset - onset:
+        raise AudioError(f"truncated: it ends after {onset + len(block)} of {info.num_frames} samples")
+    return _downmixed(block), info.sample_rate_hz
+
+
 def iter_mono(path: str | Path, block_s: float) -> Iterator[tuple[FloatArray, int]]:
     """The recording as consecutive blocks of `block_s` seconds; the last may be shorter.
 
@@ -138,6 +161,16 @@ def write_flac(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> No
     """Write mono samples (n,) as 16-bit FLAC: nearest step, clipped at full scale, no dither."""
     steps = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
     soundfile.write(str(path), steps.astype(np.int16), sample_rate_hz, format="FLAC", subtype="PCM_16")
+
+
+def write_wav(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> None:
+    """Write mono samples (n,) as 32-bit float wav: every bit is kept, and equal samples make equal files.
+
+    Not by libsndfile, which writes the time of day into the header.
+    """
+    from scipy.io import wavfile
+
+    wavfile.write(path, sample_rate_hz, samples.astype(np.float32))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from fakesound.attacks.forge import control, final_chain, forge
-from fakesound.core.audio import AudioError, FloatArray, read_mono, resample, write_flac
+from fakesound.core.audio import AudioError, FloatArray, read_mono, read_span, resample, write_flac
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
 from fakesound.core.parallel import map_parallel
@@ -74,7 +74,7 @@ def build_corpus(
         say(f"corpus {key} is already built")
         return place.pointer()
     found = ingest(candidates, config, jobs)
-    duplicates = _near_duplicates(found.recordings, config)
+    duplicates = _near_duplicates(found.recordings)
     component_of = _components(found.recordings, duplicates)
     plans = plan_clips(
         found.recordings, component_of, _partitions(found.recordings, component_of, config), config
@@ -106,11 +106,10 @@ def _candidates(
     return [Candidate(name, place.checked_path(name)) for name in sorted(place.marker["files"])], Counter()
 
 
-def _near_duplicates(recordings: Sequence[Recording], config: CorpusConfig) -> list[tuple[int, int]]:
+def _near_duplicates(recordings: Sequence[Recording]) -> list[tuple[int, int]]:
     def load(index: int) -> tuple[FloatArray, int]:
         recording = recordings[index]
-        samples, rate_hz = read_mono(recording.path, max_s=config.clip_s * config.max_clips_per_recording)
-        return samples[recording.stretches[0].onset : recording.stretches[-1].offset], rate_hz
+        return read_span(recording.path, recording.stretches[0].onset, recording.stretches[-1].offset)
 
     pairs = find_near_duplicates([recording.fingerprint for recording in recordings], load)
     by_content: dict[str, list[int]] = defaultdict(list)
@@ -192,8 +191,7 @@ def _make_stretch(place_uri: str, config: CorpusConfig, plan: StretchPlan) -> li
 
 def _load(sound: Sound) -> FloatArray:
     """The stretch at its working rate, its peak within full scale."""
-    samples, _ = read_mono(sound.path, max_s=sound.stretch.offset / sound.native_rate_hz + 1)
-    samples = samples[sound.stretch.onset : sound.stretch.offset]
+    samples, _ = read_span(sound.path, sound.stretch.onset, sound.stretch.offset)
     samples = resample(
         samples / max(1.0, float(np.abs(samples).max())), sound.native_rate_hz, sound.working_rate_hz
     )

@@ -8,10 +8,10 @@ the offset so proposed, and above 0.75 for their first differences, so that main
 make two recordings one.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,22 +110,35 @@ def components(items: Sequence[Hashable], links: Iterable[tuple[Hashable, Hashab
 
 def _candidates(fingerprints: Sequence[Fingerprint]) -> dict[tuple[int, int], list[int]]:
     """Pairs with similar windows, and by how many samples (at 8 kHz) the second starts after the first."""
+    import pandas as pd
+
     owners = np.repeat(np.arange(len(fingerprints)), [len(print_.positions) for print_ in fingerprints])
     positions = np.concatenate([print_.positions for print_ in fingerprints])
     windows = np.concatenate([print_.windows for print_ in fingerprints])
-    found: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+    matches: Any = pd.DataFrame()
     for start in range(0, len(windows), _BLOCK):
         similarity = np.abs(windows[start : start + _BLOCK] @ windows[start:].T)
-        for row, column in np.argwhere(similarity > _CANDIDATE_SIMILARITY):
-            first, second = start + row, start + column
-            if owners[first] < owners[second]:
-                shift = int(positions[first] - positions[second])
-                shifts = found[int(owners[first]), int(owners[second])]
-                shifts[shift] = max(shifts.get(shift, 0.0), float(similarity[row, column]))
-    return {
-        pair: sorted(shifts, key=lambda shift, shifts=shifts: (-shifts[shift], shift))[:_MAX_OFFSETS_PER_PAIR]
-        for pair, shifts in found.items()
-    }
+        row, column = np.nonzero(similarity > _CANDIDATE_SIMILARITY)
+        one, other = start + row, start + column
+        found: Any = pd.DataFrame(
+            {
+                "first": owners[one],
+                "second": owners[other],
+                "shift": positions[one] - positions[other],
+                "similarity": similarity[row, column],
+            }
+        )
+        matches = _strongest(pd.concat([matches, found[found["first"] < found["second"]]]))
+    by_pair = matches.groupby(["first", "second"])["shift"]
+    return {(int(first), int(second)): shifts.tolist() for (first, second), shifts in by_pair}
+
+
+def _strongest(matches: Any) -> Any:  # data frames, whose own types a checker cannot follow
+    """Each pair's few most similar shifts, best first: steady sounds match at every one."""
+    pair = ["first", "second"]
+    best = matches.groupby([*pair, "shift"], as_index=False)["similarity"].max()
+    order = best.sort_values([*pair, "similarity", "shift"], ascending=[True, True, False, True])
+    return order.groupby(pair).head(_MAX_OFFSETS_PER_PAIR)
 
 
 def _share_sound(first: FloatArray, second: FloatArray, shift: int) -> bool:

@@ -86,9 +86,9 @@ class Protocol(Config):
 class BuiltinConfig(Config):
     """The generated recordings, used when no folder of recordings is given."""
 
-    num_recordings: int = Field(default=240, ge=20, le=5000)
-    min_duration_s: float = Field(default=3.0, ge=1.0)
-    max_duration_s: float = Field(default=6.0, le=30.0)
+    num_recordings: int = Field(default=200, ge=20, le=5000)
+    min_duration_s: float = Field(default=2.5, ge=1.0)
+    max_duration_s: float = Field(default=4.5, le=30.0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -104,7 +104,8 @@ class CorpusConfig(Config):
         seed: draws partitions, masks, attacks.
         clip_s: clips are at most this long, seconds; longer recordings are cut into consecutive clips.
         min_clip_s: shorter recordings and remainders are rejected, seconds.
-        max_clips_per_recording: an hour-long recording contributes no more than this many.
+        max_clips_per_recording: a longer recording contributes no more than this many; the default is an
+            hour of ten-second clips, and what lies beyond is listed among the rejects.
         variants: pairs of a genuine and a forged clip made from each stretch outside the test partition.
         shares: how much of the sound each partition has.
         group_pattern: regular expression searched in a recording's relative path; its first group names the
@@ -112,19 +113,23 @@ class CorpusConfig(Config):
         protocol: which attack families play which part.
         commands: families that external commands forge; the protocol may name them.
         chain: noise and codecs that both clips of a pair go through; none by default.
+        every_family: 0 forges each partition with the families of its part of the protocol. A number n lets
+            every family (but those apart) forge clips of every partition, each wide test mask forged by n
+            of them in turn: then any family can be left out later, without building again (`unseen`).
         builtin: the generated recordings, used when no folder is given.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     clip_s: float = Field(default=10.0, ge=1.0, le=10.0)
     min_clip_s: float = Field(default=MIN_DURATION_S, ge=MIN_DURATION_S)
-    max_clips_per_recording: int = Field(default=12, ge=1)
+    max_clips_per_recording: int = Field(default=360, ge=1)
     variants: int = Field(default=2, ge=1, le=50)
     shares: Shares = Shares()
     group_pattern: str | None = None
     protocol: Protocol = Field(default_factory=Protocol)
     commands: tuple[CommandConfig, ...] = ()
     chain: ChainConfig = OFF
+    every_family: int = Field(default=0, ge=0, le=64)
     builtin: BuiltinConfig = BuiltinConfig()
 
     def attack(self, family: str) -> "Attack":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal.windows import blackmanharris
 
-from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray, is_audio_name, read_mono
+from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray, is_audio_name, probe, read_mono
 from fakesound.core.errors import UserError
 from fakesound.core.parallel import map_parallel
 from fakesound.corpora.cluster import Fingerprint, fingerprint
@@ -20,6 +20,7 @@ from fakesound.corpora.config import CorpusConfig
 _BANDWIDTH_RANGE_DB = 80.0  # content this far below the spectrum's peak is none
 _QUANTISATION_POWER = (1 / 32768) ** 2 / 12
 _SPECTRUM_SAMPLES = 1024
+_SPECTRUM_BLOCK = 1024
 _SHOWN_REJECTS = 5
 
 
@@ -151,8 +152,11 @@ def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
     """
     size = min(_SPECTRUM_SAMPLES, len(samples))
     window = blackmanharris(size)  # its side lobes stay 92 dB down
-    frames = samples[: len(samples) // size * size].reshape(-1, size) * window
-    power = np.mean(np.abs(np.fft.rfft(frames)) ** 2, axis=0)
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    power = np.zeros(size // 2 + 1)
+    for first in range(0, len(frames), _SPECTRUM_BLOCK):  # an hour's spectra at once would take gigabytes
+        spectra = np.fft.rfft(frames[first : first + _SPECTRUM_BLOCK] * window)
+        power += np.sum(np.abs(spectra) ** 2, axis=0) / len(frames)
     noise_power = _QUANTISATION_POWER * float(np.sum(window**2))
     floor = max(float(power.max()) * 10 ** (-_BANDWIDTH_RANGE_DB / 10), 4 * noise_power)
     above = np.flatnonzero(power > floor)
@@ -161,11 +165,18 @@ def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
 
 def _examine(config: CorpusConfig, candidate: Candidate) -> tuple[Recording | None, list[Rejection]]:
     try:
-        samples, rate_hz = read_mono(candidate.path, max_s=config.clip_s * config.max_clips_per_recording)
+        longest_s = config.clip_s * config.max_clips_per_recording
+        samples, rate_hz = read_mono(candidate.path, max_s=longest_s)
         onset, offset = _sounding(samples)
         stretches, refused = _cut(samples, onset, offset, rate_hz, config)
+        duration_s = probe(candidate.path).duration_s
     except AudioError as error:
         return None, [Rejection(candidate.source_id, str(error))]
+    if duration_s > longest_s:
+        refused.append(
+            f"only its first {longest_s:g} of {duration_s:.0f} s are used: "
+            "raise corpus.max_clips_per_recording"
+        )
     rejections = [Rejection(candidate.source_id, reason) for reason in refused]
     if not stretches:
         return None, rejections
@@ -218,8 +229,8 @@ def _cut(
     for start in range(onset, offset, length):
         stop = min(start + length, offset)
         if stop - start < shortest:
-            continue
-        if float(np.ptp(samples[start:stop])) <= SILENCE_SPAN:
+            refused.append(f"too short: what is left from {start / rate_hz:.2f} to {stop / rate_hz:.2f} s")
+        elif float(np.ptp(samples[start:stop])) <= SILENCE_SPAN:
             refused.append(f"silence from {start / rate_hz:.2f} to {stop / rate_hz:.2f} s")
         else:
             stretches.append(Stretch(start, stop))

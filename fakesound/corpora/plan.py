@@ -176,18 +176,23 @@ def _clips(
             donor=donors.draw(one, family) if is_splice else None,
         )
 
+    everyone = (*protocol.seen, *protocol.validation_unseen, *protocol.test_unseen)
     if partition == "test":
+        count = config.every_family
+        wide = {"hard": _in_turn(protocol.seen, index + 1), "zeroshot": _in_turn(protocol.test_unseen, index)}
+        if count:
+            wide = {f"wide{turn}": _in_turn(everyone, index * count + turn) for turn in range(count)}
         return (
             clip("genuine", "train", "train", GENUINE),
-            clip("easy", "train", "train", _in_turn(protocol.seen, index)),
+            clip("easy", "train", "train", _in_turn(everyone if count else protocol.seen, index)),
             clip("genuine", "wide", "wide", GENUINE),
-            clip("hard", "wide", "wide", _in_turn(protocol.seen, index + 1)),
-            clip("zeroshot", "wide", "wide", _in_turn(protocol.test_unseen, index)),
+            *(clip(role, "wide", "wide", family) for role, family in wide.items()),
             clip("splice", "wide", "wide", _in_turn(protocol.apart, index)),
         )
     is_unseen = partition == "validation_unseen"
     regime: Regime = "wide" if is_unseen else "train"
     families = protocol.validation_unseen if is_unseen else protocol.seen
+    families = everyone if config.every_family else families
     made = []
     for variant in range(config.variants):
         mask, number = f"{regime}{variant}", index * config.variants + variant

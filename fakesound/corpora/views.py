@@ -9,16 +9,19 @@
 | zeroshot | test | families unseen in training and in every choice | wide, the masks of hard |
 | splice | test | real sound of another source; reported apart | wide, the masks of hard |
 
-Each holds as many genuine clips as forged ones, made of the same stretches with the same masks.
+In a corpus built here each holds as many genuine clips as forged ones, made of the same stretches with the
+same masks.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE
 from fakesound.corpora.cluster import components
+from fakesound.corpora.protocol import Roles
 
 _VIEWS: dict[str, tuple[str, str, str]] = {  # partition, part of the protocol, length regime
     "validation": ("validation", "seen", "train"),
@@ -31,7 +34,7 @@ _VIEWS: dict[str, tuple[str, str, str]] = {  # partition, part of the protocol, 
 VIEWS = tuple(_VIEWS)
 
 
-def view_rows(table: pa.Table, view: str, protocol: Mapping[str, Sequence[str]]) -> pa.Table:
+def view_rows(table: pa.Table, view: str, roles: Roles) -> pa.Table:
     """The rows of a table with the manifest's columns that belong to a view.
 
     `source_component` is widened to connect sources heard together in a clip (a splice and its donor).
@@ -39,7 +42,7 @@ def view_rows(table: pa.Table, view: str, protocol: Mapping[str, Sequence[str]])
     Args:
         table: manifest columns, any others kept.
         view: one of VIEWS.
-        protocol: families by part: seen, validation_unseen, test_unseen, apart.
+        roles: families by part, see `protocol.held_out`.
 
     Raises:
         UserError: there is no such view.
@@ -47,17 +50,22 @@ def view_rows(table: pa.Table, view: str, protocol: Mapping[str, Sequence[str]])
     if view not in _VIEWS:
         raise UserError(f"no view {view!r}; there are {', '.join(VIEWS)}")
     partition, part, regime = _VIEWS[view]
-    families = {GENUINE, *protocol[part]}
-    columns = zip(
-        *(table[name].to_pylist() for name in ("partition", "family", "length_regime")), strict=True
-    )
-    keep = [p == partition and f in families and r == regime for p, f, r in columns]
-    return _with_joined_components(table.filter(pa.array(keep, pa.bool_())))
+    here = table.filter((pc.field("partition") == partition) & (pc.field("length_regime") == regime))
+    return _with_joined_components(_forged_by(here, roles[part]))
 
 
-def training_rows(table: pa.Table) -> pa.Table:
-    """The rows of the train partition."""
-    return table.filter(pa.array([p == "train" for p in table["partition"].to_pylist()], pa.bool_()))
+def partition_rows(table: pa.Table, partition: str, roles: Roles) -> pa.Table:
+    """The rows that training may use of a partition: train, validation or validation_unseen."""
+    part = "validation_unseen" if partition == "validation_unseen" else "seen"
+    return _forged_by(table.filter(pc.field("partition") == partition), roles[part])
+
+
+def _forged_by(rows: pa.Table, families: Sequence[str]) -> pa.Table:
+    """Clips that these families forged, and the genuine ones but for twins of what other families forged."""
+    is_genuine, is_theirs = pc.field("family") == GENUINE, pc.field("family").isin(list(families))
+    masks = [rows.filter(which)["mask_id"].unique() for which in (is_theirs, ~is_genuine)]
+    is_twin, has_twin = (pc.field("mask_id").isin(found) for found in masks)
+    return rows.filter(is_theirs | (is_genuine & (is_twin | ~has_twin)))
 
 
 def _with_joined_components(rows: pa.Table) -> pa.Table:

@@ -1,5 +1,5 @@
-"""Figures with intervals, from predictions: per model, per view, per attack family, beside floors and
-ceiling.
+"""Figures with intervals, from predictions: per model, per view, per attack family and length, beside floors
+and ceiling.
 
 Shapes: n clips.
 """
@@ -13,12 +13,15 @@ from pydantic import JsonValue
 
 from fakesound.core.errors import UserError
 from fakesound.core.progress import track
+from fakesound.corpora.masks import TRAIN_SHARE
 from fakesound.evaluation.config import EvaluationConfig
 from fakesound.evaluation.operating_point import RULE
 from fakesound.evaluation.result import (
     ALL_FAKE,
     ALL_REAL,
+    INSIDE,
     ORACLE,
+    OUTSIDE,
     RESOLUTIONS_S,
     EvaluationResult,
     Group,
@@ -68,7 +71,7 @@ def evaluate(
     names = list(predictions)
     splits = splits_of(predictions[names[0]])
     models: dict[str, ModelResult] = {
-        name: ModelResult(operating_point=operating_points[name], splits={}, families={}) for name in names
+        name: ModelResult(operating_point=operating_points[name], splits={}, parts={}) for name in names
     }
     references: dict[str, dict[str, Group]] = {}
     hop_s = 0.0
@@ -81,7 +84,7 @@ def evaluate(
         references[split] = _references(first, resampler, patch_frames)
         for name, view in views.items():
             models[name].splits[split] = _group(view, models[name].operating_point, resampler)
-            models[name].families[split] = _families(view, models[name].operating_point, config)
+            models[name].parts[split] = _parts(view, models[name].operating_point, config)
     return EvaluationResult(
         models=models,
         references=references,
@@ -118,9 +121,18 @@ def _require_same_clips(views: Mapping[str, View], split: str) -> None:
             )
 
 
-def _families(view: View, point: OperatingPoint, config: EvaluationConfig) -> dict[str, Group]:
-    members = {family: view.with_family(family) for family in view.forged_families}
-    return {family: _group(part, point, _resampler(part, config)) for family, part in members.items()}
+def _parts(view: View, point: OperatingPoint, config: EvaluationConfig) -> dict[str, Group]:
+    """Each attack family, and, where a view has both, lengths that training has seen and those it has not."""
+    members = {family: view.families == family for family in view.forged_families}
+    shares = view.forged_shares
+    tolerance = 1 / np.bincount(view.frames.clip_of_cell)  # a frame: labels round the borders
+    shortest, longest = TRAIN_SHARE
+    is_inside = (shares >= shortest - tolerance) & (shares <= longest + tolerance)
+    lengths = {INSIDE: is_inside & view.labels, OUTSIDE: ~is_inside & view.labels}
+    if all(forged.any() for forged in lengths.values()):
+        members |= lengths
+    views = {name: view.with_forged(forged) for name, forged in members.items()}
+    return {name: _group(part, point, _resampler(part, config)) for name, part in views.items()}
 
 
 def _group(view: View, point: OperatingPoint, resampler: Resampler) -> Group:

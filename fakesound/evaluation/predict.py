@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fakesound.core.errors import UserError
 from fakesound.core.progress import track
 from fakesound.core.schemas import PREDICTIONS, check_schema
+from fakesound.corpora.protocol import Roles
 from fakesound.corpora.views import VIEWS, view_rows
 from fakesound.features.reader import FeatureSet
 from fakesound.models.detector import Detector
@@ -37,12 +38,13 @@ class ClipFeatures:
 def predict_views(
     detector: Detector,
     features: FeatureSet,
+    roles: Roles,
     *,
     views: Sequence[str] = VIEWS,
     device: str = "cpu",
     batch_clips: int = 16,
 ) -> pa.Table:
-    """Score the clips of these views of a corpus, under the protocol that its features were extracted with.
+    """Score the clips of these views of a corpus, with these roles of the families.
 
     Returns:
         as `predict_clips`; a view without clips has no rows.
@@ -50,8 +52,7 @@ def predict_views(
     Raises:
         UserError: no such view, or the detector returns what is not a number.
     """
-    protocol = features.metadata["protocol"]
-    rows = {view: view_rows(features.table, view, protocol) for view in views}
+    rows = {view: view_rows(features.table, view, roles) for view in views}
     wanted = sorted({row for table in rows.values() for row in table["row"].to_pylist()})
     clips = _stored_clips(features, wanted, batch_clips)
     return predict_clips(

@@ -21,7 +21,7 @@ from fakesound.evaluation.table import HEADLINE, MODEL_NAMES, REFERENCE_NAMES, s
 from fakesound.evaluation.views import View, read_view
 from fakesound.metrics import segments
 
-FAMILY_METRICS = {
+PART_METRICS = {
     "clip_auc": "clip AUC",
     "clip_eer": "clip EER",
     "frame_f1_20ms": "F1 20 ms",
@@ -60,7 +60,7 @@ def render_report(
         result=result,
         summary=_summary(result),
         headline=HEADLINE,
-        family_metrics=FAMILY_METRICS,
+        part_metrics=PART_METRICS,
         references=REFERENCE_NAMES,
         roc=Markup(plots.roc_plot(views)),
         precision_recall=Markup(plots.precision_recall_plot(views)),

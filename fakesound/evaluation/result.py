@@ -15,12 +15,14 @@ from fakesound.metrics.bootstrap import Estimate
 ALL_REAL = "all_real"
 ALL_FAKE = "all_fake"
 ORACLE = "oracle_patch"
-WHOLE = "all"  # in the `family` column: every clip of the view
+INSIDE = "lengths of training"
+OUTSIDE = "other lengths"
+WHOLE = "all"  # in the `part` column: every clip of the view
 
 RESOLUTIONS_S = {"10ms": 0.01, "20ms": 0.02, "1s": 1.0}
 
 CSV_COLUMNS = (
-    *("model", "split", "family", "metric", "value", "low", "high"),
+    *("model", "split", "part", "metric", "value", "low", "high"),
     *("num_clips", "num_forged", "num_sources"),
 )
 
@@ -40,7 +42,7 @@ class Metric(Config):
 
 
 class Group(Config):
-    """Figures of a set of clips: a whole view, or one family's forged clips with the view's genuine ones."""
+    """Figures of a set of clips: a whole view, or some of its forged clips with all of its genuine ones."""
 
     num_clips: int
     num_forged: int
@@ -56,11 +58,11 @@ class OperatingPoint(Config):
 
 
 class ModelResult(Config):
-    """One model: figures by view, and by view and attack family."""
+    """One model: figures by view, and by view and part: an attack family, INSIDE or OUTSIDE."""
 
     operating_point: OperatingPoint
     splits: dict[str, Group]
-    families: dict[str, dict[str, Group]]
+    parts: dict[str, dict[str, Group]]
 
 
 class TrivialFigure(Config):
@@ -102,7 +104,7 @@ class EvaluationResult(Config):
         facts: what was evaluated: digests, versions, commit, configuration (JSON values).
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     models: dict[str, ModelResult]
     references: dict[str, dict[str, Group]]
     trivial: tuple[TrivialFigure, ...]
@@ -119,24 +121,24 @@ class EvaluationResult(Config):
         return self.model_dump_json(indent=1) + "\n"
 
     def to_csv(self) -> str:
-        """One row a model (or reference), view, family and metric."""
+        """One row a model (or reference), view, part and metric."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
-        for name, split, family, group in self._groups():
+        for name, split, part, group in self._groups():
             sizes = (group.num_clips, group.num_forged, group.num_sources)
             for metric, figure in group.metrics.items():
                 numbers = (figure.value, figure.low, figure.high)
                 cells = ("" if number is None else f"{number:.6g}" for number in numbers)
-                writer.writerow((name, split, family, metric, *cells, *sizes))
+                writer.writerow((name, split, part, metric, *cells, *sizes))
         return buffer.getvalue()
 
     def _groups(self) -> Iterator[tuple[str, str, str, Group]]:
         for name, model in self.models.items():
             for split, group in model.splits.items():
                 yield name, split, WHOLE, group
-                for family, members in model.families[split].items():
-                    yield name, split, family, members
+                for part, members in model.parts[split].items():
+                    yield name, split, part, members
         for split, references in self.references.items():
             for name, group in references.items():
                 yield name, split, WHOLE, group

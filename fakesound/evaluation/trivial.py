@@ -21,7 +21,8 @@ from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.store import Place
 from fakesound.corpora.manifest import read_manifest
-from fakesound.corpora.views import VIEWS, training_rows, view_rows
+from fakesound.corpora.protocol import Roles
+from fakesound.corpora.views import VIEWS, partition_rows, view_rows
 from fakesound.metrics import ranking
 from fakesound.metrics.bootstrap import Estimate, Resampler, ranked
 from fakesound.metrics.clip import roc_auc
@@ -77,11 +78,12 @@ class _Items:
     clip: NDArray[np.int64]
 
 
-def trivial_detectors(corpus: Place, jobs: int | None = None) -> list[TrivialRow]:
-    """AUC of the trivial detectors on every view of a finished corpus.
+def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> list[TrivialRow]:
+    """AUC of the trivial detectors on every view of a finished corpus that has clips.
 
     Args:
         corpus: the corpus; its audio is read.
+        roles: of the attack families.
         jobs: processes; default: one a core.
 
     Raises:
@@ -89,12 +91,14 @@ def trivial_detectors(corpus: Place, jobs: int | None = None) -> list[TrivialRow
     """
     table = read_manifest(corpus)
     cues = read_cues(corpus, table, jobs)
-    train = training_rows(table)
+    train = partition_rows(table, "train", roles)
     rows = []
     for level in ("clip", "frame"):
         fitted = _fit(_items(_cues_of(train, cues), train, level))
         for view in VIEWS:
-            clips = view_rows(table, view, corpus.metadata["protocol"])
+            clips = view_rows(table, view, roles)
+            if not clips.num_rows:
+                continue
             items = _items(_cues_of(clips, cues), clips, level)
             sources = np.asarray(clips["source_component"].to_pylist())
             scores: dict[Fit, NDArray[np.float64]] = {

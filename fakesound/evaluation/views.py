@@ -44,9 +44,16 @@ class View:
         """Attack families present, sorted."""
         return sorted(set(self.families.tolist()) - {GENUINE})
 
-    def with_family(self, family: str) -> "View":
-        """The family's forged clips and all genuine clips."""
-        return self.select((self.families == family) | ~self.labels)
+    @property
+    def forged_shares(self) -> NDArray[np.float64]:
+        """(n,) share of each clip's frames that is forged."""
+        num_clips = len(self.labels)
+        forged = np.bincount(self.frames.clip_of_cell, self.frames.labels, num_clips)
+        return forged / np.bincount(self.frames.clip_of_cell, minlength=num_clips)
+
+    def with_forged(self, is_kept: NDArray[np.bool_]) -> "View":
+        """All genuine clips, and the forged ones where `is_kept` (n,) holds."""
+        return self.select(is_kept | ~self.labels)
 
     def select(self, is_kept: NDArray[np.bool_]) -> "View":
         """The clips where `is_kept` (n,) holds."""

@@ -48,9 +48,14 @@ class LaunchConfig(Config):
 
 
 class RunConfig(Config):
-    """Every parameter that influences a result. `baseline` is judged beside `detector` on the same split."""
+    """Every parameter that influences a result. `baseline` is judged beside `detector` on the same split.
+
+    `unseen` names families or mechanisms that are not trained on and make the zeroshot view, whatever the
+    corpus's own protocol says (`corpora.protocol.held_out`); the corpus is not built again for it.
+    """
 
     corpus: CorpusConfig = CorpusConfig()
+    unseen: tuple[str, ...] = ()
     features: FeatureConfig = FeatureConfig()
     detector: ModelConfig = VisionMambaConfig()
     baseline: ModelConfig = FCNResNetConfig()

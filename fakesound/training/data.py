@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fakesound.core.errors import UserError
+from fakesound.corpora.protocol import Roles
+from fakesound.corpora.views import partition_rows
 from fakesound.features.reader import FeatureSet
 from fakesound.training.augment import Augmentation
 from fakesound.training.loss import Targets
@@ -100,9 +102,9 @@ class ClipBank:
     rows: NDArray[np.int64]
 
     @classmethod
-    def read(cls, features: FeatureSet, partition: str) -> "ClipBank":
-        """All clips of a partition: in memory when they fit, else in an unnamed file mapped into it."""
-        table = features.rows(partition=partition)
+    def read(cls, features: FeatureSet, partition: str, roles: Roles) -> "ClipBank":
+        """The clips of a partition that these roles allow: in memory when they fit, else in a mapped file."""
+        table = partition_rows(features.table, partition, roles)
         rows = table["row"].to_numpy()
         starts = np.concatenate([[0], np.cumsum(features.num_frames[rows])]).astype(np.int64)
         frames = _room((int(starts[-1]), features.config.num_mels))

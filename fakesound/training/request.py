@@ -22,6 +22,7 @@ class TrainingRequest(Config):
         store_url: where the result goes.
         model: the detector's configuration.
         training: the training's.
+        unseen: families or mechanisms not to train on, see `corpora.protocol.held_out`.
         world_size: processes asked for.
     """
 
@@ -29,11 +30,12 @@ class TrainingRequest(Config):
     store_url: str
     model: ModelConfig
     training: TrainingConfig
+    unseen: tuple[str, ...] = ()
     world_size: int = Field(default=1, ge=1)
 
     def key(self) -> str:
         """Digest of what determines the result; where things are stored does not."""
-        parts = self.model_dump(mode="json", include={"model", "training", "world_size"})
+        parts = self.model_dump(mode="json", include={"model", "training", "unseen", "world_size"})
         return digest_of([parts, self.features.digest, TRAINING_VERSION])
 
     def write(self, path: str | Path) -> None:

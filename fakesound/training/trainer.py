@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Store
+from fakesound.corpora.protocol import held_out
 from fakesound.features.reader import FeatureSet
 from fakesound.models.bundle import save_bundle
 from fakesound.models.detector import build_detector, count_parameters
@@ -143,8 +144,9 @@ class _Training:
         self.config: TrainingConfig = request.training
         self.device = ranks.device()
         self.features = FeatureSet.open(request.features)
-        self.train_clips = ClipBank.read(self.features, "train")
-        self.validation_clips = {name: ClipBank.read(self.features, name) for name in PARTITIONS}
+        roles = held_out(self.features.metadata["protocol"], request.unseen, self.features.table)
+        self.train_clips = ClipBank.read(self.features, "train", roles)
+        self.validation_clips = {name: ClipBank.read(self.features, name, roles) for name in PARTITIONS}
         mean_M, std_M = self.train_clips.statistics()
         front_end = self.features.config
         self.augmentation = Augmentation(
@@ -232,6 +234,7 @@ class _Training:
             "features_digest": self.request.features.digest,
             "corpus_digest": self.features.metadata["corpus"]["digest"],
             "training": self.config.model_dump(mode="json"),
+            "unseen": list(self.request.unseen),
             "world_size": self.ranks.world_size,
         }
         with tempfile.TemporaryDirectory() as folder:

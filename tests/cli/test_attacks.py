@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
+from scipy.io import wavfile
 
 from fakesound.attacks.registry import ATTACKS
 from fakesound.cli.main import main
@@ -141,11 +142,11 @@ def test_where_nothing_can_be_written(recording, tmp_path):
 
 
 def test_a_write_that_fails_half_way_leaves_nothing(recording, tmp_path, monkeypatch):
-    def half(path, samples, *args, **kwargs):
+    def half(path, rate, samples):
         Path(path).write_bytes(b"RIFF")
         raise OSError("disk full")
 
-    monkeypatch.setattr(soundfile, "write", half)
+    monkeypatch.setattr(wavfile, "write", half)
     result = run("apply", recording, "--family", "nmf", "--out", tmp_path / "out.wav")
     assert result.exit_code == 2 and "disk full" in result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"in.flac"}

@@ -9,7 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakesound.core import audio
-from fakesound.core.audio import AudioError, iter_mono, probe, read_mono, resample, write_flac
+from fakesound.core.audio import (
+    AudioError,
+    iter_mono,
+    probe,
+    read_mono,
+    read_span,
+    resample,
+    write_flac,
+    write_wav,
+)
 from fakesound.core.errors import UserError
 
 
@@ -43,6 +52,19 @@ def test_blocks_put_together_are_the_recording(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate([b for b, _ in blocks]), read_mono(tmp_path / "a.flac")[0])
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_span_is_what_reading_from_the_start_gives(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    noise = 0.2 * np.random.default_rng(0).standard_normal((22_050 * 3, 2))
+    soundfile.write(path, noise, 22_050)
+    whole, rate_hz = read_mono(path)
+    span, span_rate_hz = read_span(path, 40_001, 55_003)
+    assert span_rate_hz == rate_hz
+    np.testing.assert_allclose(span, whole[40_001:55_003], atol=1e-6)
+    with pytest.raises(AudioError, match="truncated"):
+        read_span(path, len(whole) - 10, len(whole) + 10_000)
+
+
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), spread=st.integers(1, 32767))
 def test_flac_round_trip_is_exact_for_16_bit_samples(tmp_path: Path, seed: int, spread: int) -> None:
@@ -52,6 +74,14 @@ def test_flac_round_trip_is_exact_for_16_bit_samples(tmp_path: Path, seed: int, 
     samples, rate_hz = read_mono(tmp_path / "r.flac")
     assert rate_hz == 32_000
     np.testing.assert_array_equal(samples * 32768, steps)
+
+
+def test_write_wav_keeps_every_bit_and_knows_no_time(tmp_path: Path) -> None:
+    samples = np.array([0.0, 1e-30, -3.5, np.pi, *tone(0.5)], dtype=np.float32)
+    write_wav(tmp_path / "1.wav", samples, 22_255)
+    assert b"PEAK" not in (tmp_path / "1.wav").read_bytes()  # libsndfile's chunk with the time in it
+    again, rate_hz = read_mono(tmp_path / "1.wav")
+    assert again.tobytes() == samples.tobytes() and rate_hz == 22_255
 
 
 def test_write_flac_clips_and_repeats_byte_for_byte(tmp_path: Path) -> None:

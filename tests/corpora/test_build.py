@@ -20,6 +20,7 @@ from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.leakage import check_leakage, check_manifest
 from fakesound.corpora.manifest import read_manifest, read_rejects
 from fakesound.corpora.plan import working_rate_hz
+from fakesound.corpora.protocol import held_out
 from fakesound.corpora.views import VIEWS, view_rows
 
 CONFIG = CorpusConfig(variants=1, group_pattern="people/([^/]+)/")
@@ -88,6 +89,25 @@ def test_views_are_balanced_and_share_masks(corpus: Place) -> None:
     assert not set(masks["easy"]) & set(masks["hard"])
     with pytest.raises(UserError, match="no view 'tough'; there are validation,"):
         view_rows(table, "tough", protocol)
+
+
+def test_a_corpus_of_every_family_serves_any_protocol(folder: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"every_family": 3})
+    place = build_corpus(config, Store(str(tmp_path)), str(folder), jobs=1).open()
+    table = read_manifest(place)
+    check_leakage(place)
+    everyone = {*config.protocol.seen, *config.protocol.validation_unseen, *config.protocol.test_unseen}
+    forged = {row["family"] for row in table.to_pylist() if row["partition"] == "test"}
+    assert forged == {GENUINE, "splice", *everyone}
+    masks = {}
+    for row in table.to_pylist():
+        if row["partition"] == "test" and row["length_regime"] == "wide" and row["family"] in everyone:
+            masks.setdefault(row["mask_id"], []).append(row["family"])
+    assert masks and all(len(set(families)) == len(families) == 3 for families in masks.values())
+    roles = held_out(place.metadata["protocol"], ["vocoder"], table)
+    assert "autoregressive" in roles["seen"]
+    zeroshot = view_rows(table, "zeroshot", roles).to_pylist()
+    assert {row["mechanism"] for row in zeroshot} == {GENUINE, "vocoder"}
 
 
 def test_a_splice_connects_its_two_sources_in_its_view_only(corpus: Place) -> None:

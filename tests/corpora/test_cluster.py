@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesound.core.audio import resample
+from fakesound.corpora import cluster
 from fakesound.corpora.cluster import components, find_near_duplicates, fingerprint
 
 
@@ -42,6 +43,15 @@ def test_a_common_hum_does_not_make_two_recordings_one() -> None:
     rng = np.random.default_rng(0)
     mixed = [(hum + 0.2 * rng.standard_normal(len(hum))).astype(np.float32) for _ in range(2)]
     assert pairs_of([(samples, 22_050) for samples in mixed]) == []
+
+
+def test_recordings_that_resemble_each_other_everywhere_stay_cheap_and_keep_their_best_offsets() -> None:
+    time_s = np.arange(22_050 * 60) / 22_050
+    tone = (0.5 * np.sin(2 * np.pi * 400 * time_s)).astype(np.float32)
+    steady = fingerprint(tone, 22_050)
+    shifts = cluster._candidates([steady, steady, fingerprint(recording(0), 22_050)])
+    assert len(steady.positions) == 144  # 144 x 144 matches, of which a pair keeps a few
+    assert list(shifts) == [(0, 1)] and len(shifts[0, 1]) == 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=20))

@@ -57,9 +57,20 @@ def test_long_recordings_are_cut_silence_is_trimmed_and_silent_clips_are_refused
     [recording] = found.recordings
     assert len(recording.stretches) == 3 and abs(recording.stretches[0].onset - 4_000) <= 2
     assert [s.offset - s.onset for s in recording.stretches[:1]] == [8_000]
-    assert [r.reason[:7] for r in found.rejections] == ["silence"] * 2
-    capped = ingest(scan(tmp_path)[0], CorpusConfig(clip_s=1.0, max_clips_per_recording=1), jobs=1)
-    assert len(capped.recordings[0].stretches) == 1
+    assert [r.reason[:7] for r in found.rejections] == ["silence", "silence", "too sho"]
+
+
+def test_what_a_long_recording_does_not_contribute_is_among_the_rejects(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(8_000 * 4 + 800)
+    soundfile.write(tmp_path / "a.wav", noise, 8_000)
+    capped = ingest(scan(tmp_path)[0], CorpusConfig(clip_s=1.0, max_clips_per_recording=3), jobs=1)
+    assert len(capped.recordings[0].stretches) == 3
+    assert [r.reason for r in capped.rejections] == [
+        "only its first 3 of 4 s are used: raise corpus.max_clips_per_recording"
+    ]
+    whole = ingest(scan(tmp_path)[0], CorpusConfig(clip_s=1.0), jobs=1)
+    assert len(whole.recordings[0].stretches) == 4
+    assert [r.reason[:38] for r in whole.rejections] == ["too short: what is left from 4.00 to 4"]
 
 
 @pytest.mark.parametrize("cutoff_hz", [2_000, 5_000, 8_000])

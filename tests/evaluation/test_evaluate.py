@@ -11,7 +11,7 @@ from fakesound.core.schemas import PREDICTIONS
 from fakesound.evaluation.config import EvaluationConfig
 from fakesound.evaluation.evaluate import evaluate
 from fakesound.evaluation.operating_point import choose_operating_point
-from fakesound.evaluation.result import EvaluationResult, OperatingPoint
+from fakesound.evaluation.result import INSIDE, OUTSIDE, EvaluationResult, OperatingPoint
 from fakesound.evaluation.table import render_table, short
 from fakesound.evaluation.trivial import TrivialRow
 from fakesound.evaluation.views import read_view
@@ -75,13 +75,24 @@ def test_every_figure_lies_in_its_interval(result):
 
 
 def test_families_are_their_forged_clips_with_the_genuine_ones(predictions, result):
-    families = result.models["vim"].families["zeroshot"]
-    assert list(families) == ["lpc_vocoder", "noise_vocoder"]
+    families = result.models["vim"].parts["zeroshot"]
+    assert list(families) == ["lpc_vocoder", "noise_vocoder", INSIDE, OUTSIDE]
     rows = [r for r in predictions["vim"].to_pylist() if r["split"] == "zeroshot"]
     kept = [r for r in rows if r["family"] in ("lpc_vocoder", "genuine")]
     assert families["lpc_vocoder"].num_clips == len(kept) == 30
     expected = clip.roc_auc([r["label"] for r in kept], [r["score"] for r in kept])
     assert families["lpc_vocoder"].metrics["clip_auc"].value == pytest.approx(expected)
+
+
+def test_lengths_of_training_are_told_from_others(predictions, result):
+    parts = result.models["vim"].parts["hard"]
+    rows = [r for r in predictions["vim"].to_pylist() if r["split"] == "hard" and r["label"]]
+    shares = np.array([np.mean(r["frame_labels"]) for r in rows])
+    frames = np.array([len(r["frame_labels"]) for r in rows])
+    inside = int(((shares >= 0.1 - 1 / frames) & (shares <= 0.4 + 1 / frames)).sum())
+    assert 0 < inside < len(rows)
+    assert parts[INSIDE].num_forged == inside and parts[OUTSIDE].num_forged == len(rows) - inside
+    assert parts[INSIDE].num_clips == inside + len(rows)  # every genuine clip is in both
 
 
 def test_order_of_rows_changes_nothing(predictions, result):
@@ -97,12 +108,12 @@ def test_json_returns_the_same_result_and_csv_is_tidy(result):
     assert EvaluationResult.model_validate_json(result.to_json()) == result
     rows = list(csv.DictReader(io.StringIO(result.to_csv())))
     assert {row["model"] for row in rows} == {"vim", "fcn_resnet", "all_real", "all_fake", "oracle_patch"}
-    keys = [(row["model"], row["split"], row["family"], row["metric"]) for row in rows]
+    keys = [(row["model"], row["split"], row["part"], row["metric"]) for row in rows]
     assert len(keys) == len(set(keys))
     found = next(
         r
         for r in rows
-        if (r["model"], r["split"], r["family"], r["metric"]) == ("vim", "hard", "all", "clip_auc")
+        if (r["model"], r["split"], r["part"], r["metric"]) == ("vim", "hard", "all", "clip_auc")
     )
     assert float(found["value"]) == pytest.approx(
         result.models["vim"].splits["hard"].metrics["clip_auc"].value, rel=1e-5

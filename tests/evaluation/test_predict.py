@@ -112,12 +112,11 @@ class StoredFeatures:
                 "partition": "test",
                 "length_regime": regimes[i],
                 "source_ids": ["s"],
-                "mask_id": "m",
+                "mask_id": f"m{i}",
             }
             for i, row in enumerate(rows_of(*range(6)).to_pylist())
         ]
         self.table = pa.Table.from_pylist(rows)
-        self.metadata = {"protocol": {"seen": ["granular"], "apart": ["splice"], "test_unseen": ["nmf"]}}
         self.config = FeatureConfig()
 
     def load(self, rows):
@@ -130,7 +129,8 @@ class StoredFeatures:
 def test_views_of_stored_features():
     features = StoredFeatures()
     detector = Detector(MeanNetwork(), MELS)
-    table = predict_views(detector, features, views=("easy", "hard", "zeroshot"), batch_clips=2)
+    roles = {"seen": ["granular"], "apart": ["splice"], "test_unseen": ["nmf"]}
+    table = predict_views(detector, features, roles, views=("easy", "hard", "zeroshot"), batch_clips=2)
     found = sorted((row["split"], row["clip_id"]) for row in table.to_pylist())
     assert found == [
         *[("easy", "c0"), ("easy", "c1"), ("hard", "c2"), ("hard", "c3"), ("hard", "c4"), ("hard", "c5")],

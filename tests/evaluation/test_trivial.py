@@ -75,7 +75,10 @@ def make_corpus(place: Place, *, sources: int, gain_of_forged: float, gain_of_re
 
 def detect(tmp_path, **gains: float) -> dict[tuple[str, str, str], TrivialRow]:
     corpus = make_corpus(Store(str(tmp_path)).place("corpora", "k"), sources=12, **gains)
-    return {(row.view, row.level, row.fit): row for row in trivial_detectors(corpus, jobs=1)}
+    return {
+        (row.view, row.level, row.fit): row
+        for row in trivial_detectors(corpus, corpus.metadata["protocol"], jobs=1)
+    }
 
 
 def test_nothing_is_found_where_nothing_leaks(tmp_path) -> None:

@@ -86,7 +86,7 @@ def features(tmp_path_factory, make_corpus):
 @pytest.mark.parametrize("memory_share", [0.25, 0.0])
 def test_a_bank_holds_its_partition_in_memory_or_mapped(features, monkeypatch, memory_share):
     monkeypatch.setattr(data, "MEMORY_SHARE", memory_share)
-    bank = ClipBank.read(features, "train")
+    bank = ClipBank.read(features, "train", features.metadata["protocol"])
     assert isinstance(bank.frames, np.memmap) == (memory_share == 0)
     rows = features.rows(partition="train")["row"].to_pylist()
     assert bank.rows.tolist() == rows
@@ -98,7 +98,7 @@ def test_a_bank_holds_its_partition_in_memory_or_mapped(features, monkeypatch, m
 
 
 def test_statistics_are_those_of_all_training_frames(features):
-    bank = ClipBank.read(features, "train")
+    bank = ClipBank.read(features, "train", features.metadata["protocol"])
     mean, std = bank.statistics()
     frames = np.concatenate(features.load(bank.rows)).astype(np.float64)
     np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-6)
@@ -107,15 +107,15 @@ def test_statistics_are_those_of_all_training_frames(features):
 
 def test_training_without_clips_or_with_nan_is_refused(features):
     with pytest.raises(UserError, match="no training clips"):
-        ClipBank.read(features, "nowhere").statistics()
-    bank = ClipBank.read(features, "train")
+        ClipBank.read(features, "nowhere", features.metadata["protocol"]).statistics()
+    bank = ClipBank.read(features, "train", features.metadata["protocol"])
     bank.frames[3, 3] = np.nan
     with pytest.raises(UserError, match="NaN"):
         bank.statistics()
 
 
 def test_a_batch_is_padded_masked_and_untouched_without_augmentation(features):
-    bank = ClipBank.read(features, "validation")
+    bank = ClipBank.read(features, "validation", features.metadata["protocol"])
     (step,) = plan_validation(bank, 1000, rank=0, world_size=1)
     batch = collate(bank, step)
     targets = batch.targets
@@ -131,7 +131,7 @@ def test_a_batch_is_padded_masked_and_untouched_without_augmentation(features):
 
 
 def test_augmented_clips_do_not_depend_on_their_batch(features):
-    bank = ClipBank.read(features, "train")
+    bank = ClipBank.read(features, "train", features.metadata["protocol"])
     mean, std = bank.statistics()
     change = Augmentation(config=AugmentConfig(), scale="log", mean_M=mean, std_M=std, seed=0)
     found: dict[int, np.ndarray] = {}

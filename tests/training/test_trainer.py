@@ -225,7 +225,8 @@ def test_normalisation_comes_from_training_rows_alone(tiny_model, make_request):
     from fakesound.features.reader import FeatureSet
     from fakesound.training.data import ClipBank
 
-    mean, _ = ClipBank.read(FeatureSet.open(request.features), "train").statistics()
+    features = FeatureSet.open(request.features)
+    mean, _ = ClipBank.read(features, "train", features.metadata["protocol"]).statistics()
     tensors = last_tensors(request).tensors
     assert torch.equal(tensors["model.input_mean_M"], torch.from_numpy(mean))
 

@@ -12,8 +12,10 @@ import pyarrow as pa
 import torch
 
 from fakesound.core.config import digest_of
+from fakesound.core.errors import UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
+from fakesound.corpora.protocol import Roles, held_out
 from fakesound.evaluation.evaluate import evaluate as evaluate_predictions
 from fakesound.evaluation.operating_point import choose_operating_point
 from fakesound.evaluation.predict import predict_views, read_predictions, write_predictions
@@ -28,7 +30,7 @@ from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.detectors import read_detector
 from fakesound.orchestration.tracking import Tracking, git_commit
 
-EVALUATION_VERSION = 1  # raise it when code changes what an evaluation holds
+EVALUATION_VERSION = 2  # raise it when code changes what an evaluation holds
 RESULT, TABLE, REPORT, POINTS = "metrics.json", "metrics.csv", "report.html", "operating_points.json"
 
 
@@ -62,7 +64,7 @@ def evaluate(
     inputs = {"features": Pointer.read(features)}
     inputs |= {"detector": Pointer.read(detector), "baseline": Pointer.read(baseline)}
     digests = {name: pointer.digest for name, pointer in inputs.items()}
-    key = digest_of([EVALUATION_VERSION, digests, run_config.evaluation.digest()])
+    key = digest_of([EVALUATION_VERSION, digests, run_config.evaluation.digest(), run_config.unseen])
     place = opened.place("evaluations", key)
     if place.is_complete():
         say("the same models are already evaluated on the same clips")
@@ -94,10 +96,13 @@ def device() -> str:
 def _evaluate(place: Place, config: RunConfig, inputs: Mapping[str, Pointer]) -> None:
     features = FeatureSet.open(inputs["features"], expected=config.features)
     corpus = Pointer(**features.metadata["corpus"])
-    bundles = {role: read_detector(inputs[role].open()) for role in ("detector", "baseline")}
+    roles = held_out(features.metadata["protocol"], config.unseen, features.table)
+    bundles = {role: _read_detector(inputs[role], config) for role in ("detector", "baseline")}
     names = _names(bundles)
     predictions = {
-        names[role]: _predictions(place, names[role], bundle, features, config.evaluation.batch_clips)
+        names[role]: _predictions(
+            place, names[role], bundle, features, roles=roles, batch_clips=config.evaluation.batch_clips
+        )
         for role, bundle in bundles.items()
     }
     points = {name: choose_operating_point(table) for name, table in predictions.items()}
@@ -106,11 +111,30 @@ def _evaluate(place: Place, config: RunConfig, inputs: Mapping[str, Pointer]) ->
         points,
         config.evaluation,
         patch_frames=_patch_frames(bundles["detector"]),
-        trivial=trivial_detectors(corpus.open()),
+        trivial=trivial_detectors(corpus.open(), roles),
         facts=_facts(config, inputs, corpus),
     )
     _write(place, result, predictions, features)
-    place.complete({"models": list(points), "detector": names["detector"], "inputs": _as_dicts(inputs)})
+    place.complete(
+        {
+            "models": list(points),
+            "detector": names["detector"],
+            "inputs": _as_dicts(inputs),
+            "unseen": list(config.unseen),
+        }
+    )
+
+
+def _read_detector(training: Pointer, config: RunConfig) -> Bundle:
+    """The trained detector, unless what counts as unseen here is not what its training left out."""
+    bundle = read_detector(training.open())
+    left_out = bundle.facts["unseen"]
+    if left_out != list(config.unseen):
+        raise UserError(
+            f"{training.uri} was trained with unseen={left_out}, and is to be judged with "
+            f"unseen={list(config.unseen)}: give both commands the same --unseen"
+        )
+    return bundle
 
 
 def _names(bundles: Mapping[str, Bundle]) -> dict[str, str]:
@@ -118,13 +142,15 @@ def _names(bundles: Mapping[str, Bundle]) -> dict[str, str]:
     return {"detector": detector, "baseline": baseline if baseline != detector else f"{baseline}-baseline"}
 
 
-def _predictions(place: Place, name: str, bundle: Bundle, features: FeatureSet, batch_clips: int) -> pa.Table:
+def _predictions(
+    place: Place, name: str, bundle: Bundle, features: FeatureSet, *, roles: Roles, batch_clips: int
+) -> pa.Table:
     """Score every view, unless an interrupted evaluation already did."""
     file = f"predictions-{name}.parquet"
     if not place.exists(file):
         say(f"scoring {name}")
         with place.writing(file) as path:
-            table = predict_views(bundle.detector, features, device=device(), batch_clips=batch_clips)
+            table = predict_views(bundle.detector, features, roles, device=device(), batch_clips=batch_clips)
             write_predictions(path, table)
     return read_predictions(place.local_path(file))
 

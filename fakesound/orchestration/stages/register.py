@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from fakesound.core.config import digest_of
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
+from fakesound.corpora.protocol import held_out
 from fakesound.evaluation.predict import predict_views, read_predictions
 from fakesound.evaluation.views import VALIDATION_SPLITS, read_view, splits_of
 from fakesound.features.reader import FeatureSet
@@ -36,6 +38,8 @@ def register(*, store: str, features: str, training: str, evaluation: str, run: 
     """
     pointer, trained = Pointer.read(features), Pointer.read(training)
     judged, feature_set = Pointer.read(evaluation).open(), FeatureSet.open(pointer)
+    unseen = judged.metadata["unseen"]
+    roles = held_out(feature_set.metadata["protocol"], unseen, feature_set.table)
     tracking = Tracking(Store(store))
     name = judged.metadata["detector"]
     bundle = read_detector(trained.open())
@@ -46,10 +50,10 @@ def register(*, store: str, features: str, training: str, evaluation: str, run: 
             folder=Path(folder),
             digest=hashlib.sha256((Path(folder) / DESCRIPTION_NAME).read_bytes()).hexdigest(),
             front_end_digest=feature_set.config.digest(),
-            validation_digest=pointer.digest,
+            validation_digest=digest_of([pointer.digest, unseen]),
             score=validation_score(_validation_predictions(judged, name)),
             rescore=lambda other: validation_score(
-                predict_views(other.detector, feature_set, views=VALIDATION_SPLITS, device=device())
+                predict_views(other.detector, feature_set, roles, views=VALIDATION_SPLITS, device=device())
             ),
         )
         decision = register_candidate(tracking, owner, candidate)

@@ -95,6 +95,7 @@ def training_request(config: RunConfig, role: str, features: Pointer, store: Sto
         store_url=store.url,
         model=config.detector if is_detector else config.baseline,
         training=config.training if is_detector else config.baseline_training,
+        unseen=config.unseen,
         world_size=_world_size(config.launch.processes),
     )
 
