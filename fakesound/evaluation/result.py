@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import JsonValue
 
 from fakesound.core.config import Config
-from fakesound.evaluation.trivial import TrivialRow
+from fakesound.evaluation.trivial import WHOLE, TrivialRow
 from fakesound.metrics.bootstrap import Estimate
 
 ALL_REAL = "all_real"
@@ -17,7 +17,6 @@ ALL_FAKE = "all_fake"
 ORACLE = "oracle_patch"
 INSIDE = "lengths of training"
 OUTSIDE = "other lengths"
-WHOLE = "all"  # in the `part` column: every clip of the view
 
 RESOLUTIONS_S = {"10ms": 0.01, "20ms": 0.02, "1s": 1.0}
 
@@ -69,6 +68,7 @@ class TrivialFigure(Config):
     """AUC of a detector that knows only level, bandwidth, length and the like; near 0.5 if all is well."""
 
     view: str
+    part: str = WHOLE
     level: Literal["clip", "frame"]
     fit: Literal["train", "cross"]
     auc: Metric
@@ -77,7 +77,7 @@ class TrivialFigure(Config):
     def of(cls, row: TrivialRow) -> Self:
         """From what a trivial detector reports."""
         auc = Metric.of(Estimate(row.auc, row.low, row.high))
-        return cls(view=row.view, level=row.level, fit=row.fit, auc=auc)
+        return cls(view=row.view, part=row.part, level=row.level, fit=row.fit, auc=auc)
 
 
 class Method(Config):
@@ -99,7 +99,7 @@ class EvaluationResult(Config):
     Attributes:
         models: by name, in the order in which they are shown.
         references: view -> `all_real`, `all_fake` or `oracle_patch` -> figures that need no model.
-        trivial: trivial detectors, by view and level.
+        trivial: trivial detectors, by view, part and level.
         method: how the figures were made.
         facts: what was evaluated: digests, versions, commit, configuration (JSON values).
     """

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fakesound.core.audio import FloatArray, read_mono
 from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region, frame_labels
+from fakesound.core.schemas import GENUINE
 from fakesound.core.store import Place
 from fakesound.corpora.manifest import read_manifest
 from fakesound.corpora.protocol import Roles
@@ -41,12 +43,16 @@ _FOLDS = 5
 _MAX_FITTED_FRAMES = 60_000
 _FLOOR = 1e-10
 
+WHOLE = "all"  # the part that is every clip of the view
+
 
 @dataclass(frozen=True)
 class TrivialRow:
-    """What a trivial detector reaches on a view: AUC with its 95% interval over sources."""
+    """What a trivial detector reaches on a view, or on one family's forged clips and all genuine ones of it:
+    AUC with its 95% interval over sources."""
 
     view: str
+    part: str
     level: Level
     fit: Fit
     auc: float
@@ -79,7 +85,7 @@ class _Items:
 
 
 def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> list[TrivialRow]:
-    """AUC of the trivial detectors on every view of a finished corpus that has clips.
+    """AUC of the trivial detectors on every view of a finished corpus that has clips, and on its families.
 
     Args:
         corpus: the corpus; its audio is read.
@@ -97,19 +103,31 @@ def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> l
         fitted = _fit(_items(_cues_of(train, cues), train, level))
         for view in VIEWS:
             clips = view_rows(table, view, roles)
-            if not clips.num_rows:
-                continue
-            items = _items(_cues_of(clips, cues), clips, level)
-            sources = np.asarray(clips["source_component"].to_pylist())
-            scores: dict[Fit, NDArray[np.float64]] = {
-                "train": fitted.decision_function(items.features),
-                "cross": _cross_fitted(items, sources),
-            }
-            rows += [
-                TrivialRow(view, level, fit, *_estimate(items, found, sources))
-                for fit, found in scores.items()
-            ]
+            for part, members in _parts(clips).items():
+                items = _items(_cues_of(members, cues), members, level)
+                sources = np.asarray(members["source_component"].to_pylist())
+                scores: dict[Fit, NDArray[np.float64]] = {
+                    "train": fitted.decision_function(items.features),
+                    "cross": _cross_fitted(items, sources),
+                }
+                rows += [
+                    TrivialRow(view, part, level, fit, *_estimate(items, found, sources))
+                    for fit, found in scores.items()
+                ]
     return rows
+
+
+def _parts(clips: pa.Table) -> dict[str, pa.Table]:
+    """The view, and each of its families with all genuine clips where there is more than one family."""
+    if not clips.num_rows:
+        return {}
+    families = sorted(set(clips["family"].to_pylist()) - {GENUINE})
+    by_family = {
+        family: clips.filter(pc.field("family").isin([family, GENUINE]))
+        for family in families
+        if len(families) > 1
+    }
+    return {WHOLE: clips} | by_family
 
 
 def read_cues(corpus: Place, table: pa.Table, jobs: int | None = None) -> dict[str, ClipCues]:

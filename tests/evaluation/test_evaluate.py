@@ -28,9 +28,15 @@ def run(predictions, **extra):
 @pytest.fixture(scope="module")
 def result(predictions):
     rows = [
-        TrivialRow(view="hard", level="clip", fit="train", auc=0.5, low=0.4, high=0.6),
+        TrivialRow(view="hard", part="all", level="clip", fit="train", auc=0.5, low=0.4, high=0.6),
         TrivialRow(
-            view="hard", level="frame", fit="cross", auc=float("nan"), low=float("nan"), high=float("nan")
+            view="hard",
+            part="all",
+            level="frame",
+            fit="cross",
+            auc=float("nan"),
+            low=float("nan"),
+            high=float("nan"),
         ),
     ]
     return run(predictions, trivial=rows, facts={"seed": 3})

@@ -59,7 +59,9 @@ def page(predictions):
         points,
         EvaluationConfig(bootstrap_draws=100),
         patch_frames=16,
-        trivial=[TrivialRow(view="zeroshot", level="clip", fit="train", auc=0.71, low=0.6, high=0.8)],
+        trivial=[
+            TrivialRow(view="zeroshot", part="all", level="clip", fit="train", auc=0.71, low=0.6, high=0.8)
+        ],
         facts={"commit": "abc123", "corpus": {"digest": "d" * 16, "none": None, "list": [1]}},
     )
     return render_report(result, predictions, lambda clip_id: np.ones((frames[clip_id], 8), np.float16))
