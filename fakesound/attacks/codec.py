@@ -27,7 +27,7 @@ class _Coding(NamedTuple):
     Attributes:
         container: its name of the format.
         subtype: its name of the codec.
-        rates_hz: what the codec takes; none named: any.
+        rates_hz: what the codec takes; none named: any, up to 96 kHz.
         compression: bounds of libsndfile's compression level, at the low end of quality.
     """
 
@@ -39,6 +39,7 @@ class _Coding(NamedTuple):
 
 _MP3_RATES_HZ = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _OPUS_RATES_HZ = (8000, 12_000, 16_000, 24_000, 48_000)
+_HIGHEST_RATE_HZ = 96_000  # libvorbis crashes the process above 200 kHz
 _CODINGS: dict[Codec, _Coding] = {
     "mp3": _Coding("MP3", "MPEG_LAYER_III", _MP3_RATES_HZ, (0.4, 0.85)),
     "vorbis": _Coding("OGG", "VORBIS", (), (0.8, 1.0)),
@@ -56,7 +57,7 @@ def draw_round_trip(samples: FloatArray, sample_rate_hz: int, rng: np.random.Gen
 
 
 def round_trip(samples: FloatArray, sample_rate_hz: int, codec: Codec, compression: float) -> FloatArray:
-    """Samples (n,) encoded and decoded, (n,), aligned to the sample.
+    """Samples (n,) encoded and decoded, (n,), in line with what went in.
 
     Args:
         samples: at any level.
@@ -89,10 +90,9 @@ def _stretched(samples: FloatArray, length: int) -> FloatArray:
 
 
 def _rate_for(coding: _Coding, sample_rate_hz: int) -> int:
-    above = [rate for rate in coding.rates_hz if rate >= sample_rate_hz]
-    if not coding.rates_hz or sample_rate_hz in above:
-        return sample_rate_hz
-    return min(above, default=coding.rates_hz[-1])
+    if not coding.rates_hz:
+        return min(sample_rate_hz, _HIGHEST_RATE_HZ)
+    return min((rate for rate in coding.rates_hz if rate >= sample_rate_hz), default=coding.rates_hz[-1])
 
 
 def _render(context: AttackContext, rng: np.random.Generator) -> FloatArray:

@@ -112,6 +112,13 @@ def test_codecs_line_up(codec, rate):
         assert abs(lags.argmax() - (near.stop - near.start - 1)) <= rate / 2000
 
 
+@pytest.mark.parametrize("rate", [4000, 96_000, 384_000])
+def test_codecs_take_every_rate_that_files_have(rate):
+    samples = 0.1 * np.random.default_rng(0).standard_normal(rate // 4).astype(np.float32)
+    for codec in CODECS:
+        assert round_trip(samples, rate, codec, 0.5).shape == samples.shape
+
+
 def test_codecs_take_what_is_beyond_full_scale_and_silence():
     loud = 3 * np.sin(np.arange(8000) / 9).astype(np.float32)
     for codec in CODECS:
