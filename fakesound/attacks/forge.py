@@ -11,17 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from fakesound.attacks.base import Attack, AttackContext, FloatArray
-from fakesound.attacks.excerpts import elsewhere
+from fakesound.attacks.chain import OFF, ChainConfig, degrade
+from fakesound.attacks.copy_move import COPY_MOVE
 from fakesound.attacks.matching import match
 from fakesound.attacks.spectral import fade_in
 from fakesound.core.audio import FULL_SCALE, resample
 from fakesound.core.errors import UserError
 from fakesound.core.regions import SampleRegion
-from fakesound.core.schemas import GENUINE
 
 CROSSFADE_S = (0.001, 0.05)
 MAX_CROSSFADE_SHARE = 4  # a crossfade lasts at most region / 4
-CONTROL_SHIFT_S = 0.1
 GAIN_DB = (-7.0, -1.0)  # headroom for what resampling overshoots
 _DITHER_STREAM = 1
 
@@ -79,39 +78,41 @@ def control(
 
     Masks, crossfades, matching and levels are those of forgeries; only the content was really recorded.
     """
-    return forge(samples, regions, _CONTROL, sample_rate_hz=sample_rate_hz, rng=rng)
+    return forge(samples, regions, COPY_MOVE, sample_rate_hz=sample_rate_hz, rng=rng)
 
 
-def final_chain(samples: FloatArray, *, native_rate_hz: int, target_rate_hz: int, seed: int) -> FloatArray:
-    """What every clip passes through, genuine or forged: resample, gain, dither, 16-bit steps.
+def final_chain(
+    samples: FloatArray,
+    *,
+    native_rate_hz: int,
+    target_rate_hz: int,
+    seed: int,
+    chain: ChainConfig = OFF,
+    reference: FloatArray | None = None,
+) -> FloatArray:
+    """What every clip passes through, genuine or forged: resampling, `chain`, gain, dither, 16-bit steps.
 
-    Gain (-7 to -1 dB) and dither (triangular, two steps wide) come from the seed alone: both clips of a pair
-    with one seed differ only where the forgery is.
+    Noise, codec, gain (-7 to -1 dB) and dither (triangular, two steps wide) come from the seed alone: both
+    clips of a pair with one seed differ only where the forgery is, unless a codec is drawn.
+
+    Args:
+        samples: (n,) at `native_rate_hz`.
+        native_rate_hz: before.
+        target_rate_hz: after.
+        seed: the pair's.
+        chain: noise and codec; none by default.
+        reference: what both clips of the pair were made from: the noise's level follows it. None: `samples`.
 
     Returns:
         float32 (m,), every value a multiple of 2^-15 in [-1, 1): 16-bit files hold it exactly.
     """
-    resampled = resample(samples, native_rate_hz, target_rate_hz).astype(np.float64)
+    resampled = resample(samples, native_rate_hz, target_rate_hz)
+    heard = degrade(resampled, samples if reference is None else reference, target_rate_hz, chain, seed)
     gain = 10 ** (np.random.default_rng(seed).uniform(*GAIN_DB) / 20)
     noise = np.random.default_rng([seed, _DITHER_STREAM])
-    dither = noise.random(len(resampled)) - noise.random(len(resampled))
-    steps = np.rint(resampled * gain * FULL_SCALE + dither)
+    dither = noise.random(len(heard)) - noise.random(len(heard))
+    steps = np.rint(heard.astype(np.float64) * gain * FULL_SCALE + dither)
     return (np.clip(steps, -FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE).astype(np.float32)
-
-
-def _excerpt(context: AttackContext, rng: np.random.Generator) -> FloatArray:
-    found = elsewhere(
-        context.samples.astype(np.float64),
-        context.region.onset,
-        context.length,
-        sample_rate_hz=context.sample_rate_hz,
-        min_shift_s=CONTROL_SHIFT_S,
-        rng=rng,
-    )
-    return found.astype(np.float32)
-
-
-_CONTROL = Attack(GENUINE, GENUINE, "real content from elsewhere in the same recording", _excerpt)
 
 
 def _check_regions(regions: Sequence[SampleRegion], num_samples: int) -> None:

@@ -11,21 +11,24 @@ from scipy import linalg, signal
 from fakesound.attacks.base import Samples
 
 _RIDGE = 1e-9  # of the diagonal: keeps sinusoids (poles on the unit circle) solvable in double precision
+_EXHAUSTED = 1e-12  # of the energy: what is predicted this well holds only rounding errors to model
 
 
 def burg(segments: Sequence[Samples], order: int) -> Samples:
     """Prediction polynomial (order + 1,) that fits all segments at once; its filter 1/a is stable.
 
     Burg, "Maximum entropy spectral analysis", 1967: each stage's reflection coefficient minimises the sum
-    of forward and backward residual energies, here summed over the segments. Silence gives (1, 0, …).
+    of forward and backward residual energies, here summed over the segments. Silence gives (1, 0, …), and
+    so end the coefficients of what a lower order predicts to 120 dB.
     """
     polynomial = np.ones(1)
     forward = [np.asarray(segment, dtype=np.float64)[1:] for segment in segments]
     backward = [np.asarray(segment, dtype=np.float64)[:-1] for segment in segments]
+    enough = _EXHAUSTED * sum(float(f @ f + b @ b) for f, b in zip(forward, backward, strict=True))
     for _ in range(order):
         product = sum(float(f @ b) for f, b in zip(forward, backward, strict=True))
         energy = sum(float(f @ f + b @ b) for f, b in zip(forward, backward, strict=True))
-        reflection = -2 * product / energy if energy > 0 else 0.0
+        reflection = -2 * product / energy if energy > enough else 0.0
         extended = np.append(polynomial, 0.0)
         polynomial = extended + reflection * extended[::-1]
         stepped = [(f + reflection * b, b + reflection * f) for f, b in zip(forward, backward, strict=True)]

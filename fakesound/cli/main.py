@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from fakesound.cli.attacks import attacks
 from fakesound.core.errors import UserError
 
 EXIT_USER = 2
@@ -58,6 +59,9 @@ class _Commands(click.Group):
 @click.version_option(package_name="fakesound")
 def main() -> None:
     """Find forged audio and the stretches that were forged."""
+
+
+main.add_command(attacks)
 
 
 def _config(source: str, overrides: tuple[str, ...], unseen: str = "") -> str:

@@ -163,6 +163,16 @@ def write_flac(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> No
     soundfile.write(str(path), steps.astype(np.int16), sample_rate_hz, format="FLAC", subtype="PCM_16")
 
 
+def write_wav(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> None:
+    """Write mono samples (n,) as 32-bit float wav: every bit is kept, and equal samples make equal files.
+
+    Not by libsndfile, which writes the time of day into the header.
+    """
+    from scipy.io import wavfile
+
+    wavfile.write(path, sample_rate_hz, samples.astype(np.float32))
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
     _require_readable(Path(path))

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from fakesound.attacks.forge import control, final_chain, forge
-from fakesound.attacks.registry import get_attack
 from fakesound.core.audio import AudioError, FloatArray, read_mono, read_span, resample, write_flac
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
@@ -80,7 +79,7 @@ def build_corpus(
     plans = plan_clips(
         found.recordings, component_of, _partitions(found.recordings, component_of, config), config
     )
-    rows, unmade = _make_clips(plans, place, config.seed, jobs)
+    rows, unmade = _make_clips(plans, place, config, jobs)
     table = manifest_table(rows)
     check_manifest(table)
     rejections = found.rejections + unmade
@@ -145,12 +144,12 @@ def _partitions(
 
 
 def _make_clips(
-    plans: Sequence[StretchPlan], place: Place, seed: int, jobs: int | None
+    plans: Sequence[StretchPlan], place: Place, config: CorpusConfig, jobs: int | None
 ) -> tuple[list[_Row], list[Rejection]]:
     rows: list[_Row] = []
     rejections: list[Rejection] = []
     for made in map_parallel(
-        partial(_make_stretch, place.uri, seed), plans, description="making clips", jobs=jobs
+        partial(_make_stretch, place.uri, config), plans, description="making clips", jobs=jobs
     ):
         if isinstance(made, Rejection):
             rejections.append(made)
@@ -170,7 +169,7 @@ class _Bed:
     chain_seed: int
 
 
-def _make_stretch(place_uri: str, seed: int, plan: StretchPlan) -> list[_Row] | Rejection:
+def _make_stretch(place_uri: str, config: CorpusConfig, plan: StretchPlan) -> list[_Row] | Rejection:
     """Make every clip of one stretch; in a process of its own."""
     place = Place(place_uri)
     try:
@@ -180,14 +179,14 @@ def _make_stretch(place_uri: str, seed: int, plan: StretchPlan) -> list[_Row] | 
     beds: dict[str, _Bed] = {}
     for clip in plan.clips:
         if clip.mask_id not in beds:
-            bed = _draw_bed(samples, plan, clip, seed)
+            bed = _draw_bed(samples, plan, clip, config.seed)
             if bed is None:
                 onset_s = plan.sound.stretch.onset / plan.sound.native_rate_hz
                 return Rejection(
                     plan.sound.source_id, f"silence: no audible region in the clip at {onset_s:.2f} s"
                 )
             beds[clip.mask_id] = bed
-    return [_make_clip(place, plan, clip, beds[clip.mask_id]) for clip in plan.clips]
+    return [_make_clip(place, config, plan, clip, beds[clip.mask_id]) for clip in plan.clips]
 
 
 def _load(sound: Sound) -> FloatArray:
@@ -208,11 +207,11 @@ def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int)
     return _Bed(spliced, mask, seed_for(seed, "chain", clip.mask_id))
 
 
-def _make_clip(place: Place, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _Row:
+def _make_clip(place: Place, config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _Row:
     name = f"audio/{clip.clip_id}.flac"
     num_samples = _samples_of_whole_clip(place, name)
     if num_samples is None:
-        rendered = _render(plan, clip, bed)
+        rendered = _render(config, plan, clip, bed)
         num_samples = len(rendered)
         with place.writing(name) as path:
             write_flac(path, rendered, TARGET_RATE_HZ)
@@ -228,7 +227,7 @@ def _make_clip(place: Place, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _R
         "group": plan.group,
         "partition": plan.partition,
         "family": clip.family,
-        "mechanism": get_attack(clip.family).mechanism if is_forged else GENUINE,
+        "mechanism": config.attack(clip.family).mechanism if is_forged else GENUINE,
         "label": int(is_forged),
         "length_regime": clip.regime,
         "mask_id": clip.mask_id,
@@ -254,16 +253,23 @@ def _samples_of_whole_clip(place: Place, name: str) -> int | None:
     return len(samples) if rate_hz == TARGET_RATE_HZ else None
 
 
-def _render(plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> FloatArray:
+def _render(config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> FloatArray:
     rate_hz = plan.sound.working_rate_hz
     rng = np.random.default_rng(clip.seed)
     if clip.family == GENUINE:
         made = control(bed.samples, bed.mask.regions, sample_rate_hz=rate_hz, rng=rng)
     else:
         donor = _donor_at(rate_hz, clip.donor) if clip.donor else None
-        attack = get_attack(clip.family)
+        attack = config.attack(clip.family)
         made = forge(bed.samples, bed.mask.regions, attack, sample_rate_hz=rate_hz, rng=rng, donor=donor)
-    return final_chain(made, native_rate_hz=rate_hz, target_rate_hz=TARGET_RATE_HZ, seed=bed.chain_seed)
+    return final_chain(
+        made,
+        native_rate_hz=rate_hz,
+        target_rate_hz=TARGET_RATE_HZ,
+        seed=bed.chain_seed,
+        chain=config.chain,
+        reference=bed.samples,
+    )
 
 
 def _donor_at(rate_hz: int, donor: Sound) -> FloatArray:

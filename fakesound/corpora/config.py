@@ -1,13 +1,19 @@
 """What determines a corpus, beside the recordings themselves."""
 
 import re
-from typing import Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from fakesound.attacks.chain import OFF, ChainConfig
+from fakesound.attacks.command import CommandConfig
 from fakesound.core.audio import MIN_DURATION_S
 from fakesound.core.config import Config
 from fakesound.core.schemas import PARTITIONS
+
+if TYPE_CHECKING:
+    from fakesound.attacks.base import Attack
 
 
 class Shares(Config):
@@ -45,22 +51,32 @@ class Protocol(Config):
     test_unseen: tuple[str, ...] = ("noise_vocoder", "lpc_vocoder")
     apart: tuple[str, ...] = ("splice",)
 
-    @model_validator(mode="after")
-    def _mechanisms_do_not_cross(self) -> Self:
+    def check(self, commands: Sequence[CommandConfig]) -> None:
+        """Check that every family exists, has one part, and that no mechanism has two.
+
+        Raises:
+            UserError: there is no such family among ours, the plug-ins' and the commands'.
+            ValueError: the parts overlap, one is empty, or corpora cannot be forged with a family.
+        """
+        from fakesound.attacks.copy_move import COPY_MOVE
         from fakesound.attacks.registry import get_attack
 
         played: dict[str, str] = {}
-        for part in ("seen", "validation_unseen", "test_unseen", "apart"):
+        for part in type(self).model_fields:
             families = getattr(self, part)
             if not families:
                 raise ValueError(f"{part} names no attack family")
             if len(set(families)) != len(families):
                 raise ValueError(f"{part} names a family twice")
-            for mechanism in {get_attack(family).mechanism for family in families}:
+            for mechanism in {get_attack(family, commands).mechanism for family in families}:
+                if mechanism == COPY_MOVE.mechanism:
+                    raise ValueError(
+                        f"{part} forges with {mechanism}, which makes the genuine splices: one sound would "
+                        "have both labels (docs/decisions/0002-what-counts-as-forged.md). Name another family"
+                    )
                 if mechanism in played:
                     raise ValueError(f"mechanism {mechanism!r} is in both {played[mechanism]} and {part}")
                 played[mechanism] = part
-        return self
 
     def part_of(self, family: str) -> str:
         """seen | validation_unseen | test_unseen | apart."""
@@ -95,6 +111,8 @@ class CorpusConfig(Config):
         group_pattern: regular expression searched in a recording's relative path; its first group names the
             speaker or session, which never crosses partitions. What it does not match is each on its own.
         protocol: which attack families play which part.
+        commands: families that external commands forge; the protocol may name them.
+        chain: noise and codecs that both clips of a pair go through; none by default.
         every_family: 0 forges each partition with the families of its part of the protocol. A number n lets
             every family (but those apart) forge clips of every partition, each wide test mask forged by n
             of them in turn: then any family can be left out later, without building again (`unseen`).
@@ -109,8 +127,24 @@ class CorpusConfig(Config):
     shares: Shares = Shares()
     group_pattern: str | None = None
     protocol: Protocol = Field(default_factory=Protocol)
+    commands: tuple[CommandConfig, ...] = ()
+    chain: ChainConfig = OFF
     every_family: int = Field(default=0, ge=0, le=64)
     builtin: BuiltinConfig = BuiltinConfig()
+
+    def attack(self, family: str) -> "Attack":
+        """The family of that name, among ours, the plug-ins' and the commands'."""
+        from fakesound.attacks.registry import get_attack
+
+        return get_attack(family, self.commands)
+
+    @model_validator(mode="after")
+    def _families_are_sound(self) -> Self:
+        from fakesound.attacks.registry import require_new
+
+        require_new(self.commands)
+        self.protocol.check(self.commands)
+        return self
 
     @field_validator("group_pattern")
     @classmethod

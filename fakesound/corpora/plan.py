@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakesound.attacks.registry import get_attack
 from fakesound.attacks.splice import SPLICE
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
@@ -166,7 +165,7 @@ def _clips(
     def clip(role: str, mask: str, regime: Regime, family: str, number: int = index) -> ClipPlan:
         clip_id = f"{one.name}-{mask}-{role}"
         start = rng_for(config.seed, "turn", partition, regime)
-        is_splice = family != GENUINE and get_attack(family).mechanism == SPLICE.mechanism
+        is_splice = family != GENUINE and config.attack(family).mechanism == SPLICE.mechanism
         return ClipPlan(
             clip_id=clip_id,
             family=family,

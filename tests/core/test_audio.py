@@ -9,7 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakesound.core import audio
-from fakesound.core.audio import AudioError, iter_mono, probe, read_mono, read_span, resample, write_flac
+from fakesound.core.audio import (
+    AudioError,
+    iter_mono,
+    probe,
+    read_mono,
+    read_span,
+    resample,
+    write_flac,
+    write_wav,
+)
 from fakesound.core.errors import UserError
 
 
@@ -65,6 +74,14 @@ def test_flac_round_trip_is_exact_for_16_bit_samples(tmp_path: Path, seed: int, 
     samples, rate_hz = read_mono(tmp_path / "r.flac")
     assert rate_hz == 32_000
     np.testing.assert_array_equal(samples * 32768, steps)
+
+
+def test_write_wav_keeps_every_bit_and_knows_no_time(tmp_path: Path) -> None:
+    samples = np.array([0.0, 1e-30, -3.5, np.pi, *tone(0.5)], dtype=np.float32)
+    write_wav(tmp_path / "1.wav", samples, 22_255)
+    assert b"PEAK" not in (tmp_path / "1.wav").read_bytes()  # libsndfile's chunk with the time in it
+    again, rate_hz = read_mono(tmp_path / "1.wav")
+    assert again.tobytes() == samples.tobytes() and rate_hz == 22_255
 
 
 def test_write_flac_clips_and_repeats_byte_for_byte(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 import hashlib
+import pickle
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 
 from fakesound.core.audio import read_mono
 from fakesound.core.errors import UserError
@@ -157,6 +161,39 @@ def test_same_seed_same_bytes_and_nothing_is_done_twice(
     assert len(made) == len(audio) - len(audio[::2]) + 1
     made.clear()
     assert build_corpus(CONFIG, store, str(folder), jobs=1) == again and not made
+
+
+def test_an_external_command_forges_and_noise_is_a_pairs_own(
+    tmp_path: Path,
+) -> None:
+    script = Path(__file__).parents[1] / "attacks" / "external.py"
+    program = " ".join(map(shlex.quote, (sys.executable, "-S", str(script))))
+    command = f"{program} {{input}} {{output}} {{onset_s}} {{offset_s}} {{seed}}"
+    config = CorpusConfig.parse(
+        {
+            "variants": 1,
+            "commands": [{"family": "inverter", "mechanism": "inversion", "command": command}],
+            "protocol": {"validation_unseen": ["inverter"]},
+            "chain": {"noise_probability": 1.0, "noise_snr_db": [5, 10]},
+        }
+    )
+    for index in range(8):
+        noise = 0.1 * np.random.default_rng(index).standard_normal(4000 + 100 * index)
+        soundfile.write(tmp_path / f"{index}.wav", noise, 8_000)
+    place = build_corpus(config, Store(str(tmp_path / "store")), str(tmp_path), jobs=1).open()
+    rows = {row["clip_id"]: row for row in read_manifest(place).to_pylist()}
+    assert pickle.loads(pickle.dumps(config)).attack("inverter").mechanism == "inversion"  # worker processes
+    made = [row for row in rows.values() if row["family"] == "inverter"]
+    assert made and {row["partition"] for row in made} == {"validation_unseen"}
+    assert {row["mechanism"] for row in made} == {"inversion"}
+    for row in made:
+        pair = rows[row["clip_id"].replace("-forged", "-genuine")]
+        forged, genuine = (read_mono(place.checked_path(r["path"]))[0] for r in (row, pair))
+        outside = np.ones(len(forged), dtype=bool)
+        for onset, offset in to_samples([Region(**r) for r in row["regions"]], 32_000):
+            outside[max(0, onset - 1_200) : offset + 1_200] = False
+        assert np.abs(forged - genuine)[outside].max(initial=0) < 2e-4
+        assert np.abs(forged - genuine).max() > 1e-3
 
 
 def test_nothing_to_build_from(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def test_too_few_sources_are_the_users_to_mend() -> None:
         partition_components(dict.fromkeys("abcd", 1.0), Shares(), 0)
 
 
+DUBBED = {"family": "dubbed", "mechanism": "copy_move", "command": "dub {input} {output}"}
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
@@ -50,6 +53,14 @@ def test_too_few_sources_are_the_users_to_mend() -> None:
         ({"protocol": {"seen": []}}, "names no attack"),
         ({"protocol": {"seen": ["noise_vocoder"]}}, "mechanism 'vocoder' is in both seen and test_unseen"),
         ({"protocol": {"test_unseen": ["phase_randomisation"]}}, "is in both"),
+        (
+            {"protocol": {"apart": ["copy_move"]}},
+            r"copy_move, which makes the genuine splices: .* \(docs/decisions/0002",
+        ),
+        ({"protocol": {"apart": ["dubbed"]}, "commands": [DUBBED]}, "copy_move, which makes the genuine"),
+        ({"protocol": {"apart": ["nobody"]}}, "no attack family 'nobody'"),
+        ({"commands": [DUBBED | {"family": "nmf"}]}, "command 'nmf': there is a family of that name"),
+        ({"chain": {"noise_probability": 2}}, "noise_probability"),
         ({"builtin": {"min_duration_s": 7}}, "exceeds"),
         ({"colour": "red"}, "colour"),
     ],

@@ -19,7 +19,7 @@ def test_every_make_target_that_the_readme_names_exists():
 
 def test_every_fakesound_command_that_the_readme_names_exists():
     named = set(re.findall(r"bin/fakesound ([a-z]+)", README))
-    assert {"detect", "doctor"} <= named
+    assert {"attacks", "detect", "doctor"} <= named
     for command in named:
         assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
 
