@@ -197,7 +197,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipelines.local", description=__doc__)
     parser.add_argument("--store", default="store", help="folder for everything a run makes (default: store)")
     parser.add_argument("--recordings", help="folder of recordings; without it a corpus is generated")
-    parser.add_argument("--config", help="preset (builtin, folder) or YAML file")
+    parser.add_argument("--config", help="preset (builtin, folder, laboratory) or YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value")
     parser.add_argument("--launcher", default="local", help="how training is launched: local, volcano")
     parser.add_argument("--sweeper", default="optuna", help="who searches hyperparameters: optuna, katib")

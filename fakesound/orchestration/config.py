@@ -17,7 +17,7 @@ from fakesound.features.config import FeatureConfig
 from fakesound.models.config import FCNResNetConfig, ModelConfig, VisionMambaConfig
 from fakesound.training.config import TrainingConfig
 
-PRESETS = ("builtin", "folder")
+PRESETS = ("builtin", "folder", "laboratory")
 MAX_JSON_BYTES = 100_000  # what an orchestrator takes as a parameter
 
 
