@@ -78,10 +78,6 @@ class Protocol(Config):
                     raise ValueError(f"mechanism {mechanism!r} is in both {played[mechanism]} and {part}")
                 played[mechanism] = part
 
-    def part_of(self, family: str) -> str:
-        """seen | validation_unseen | test_unseen | apart."""
-        return next(part for part in type(self).model_fields if family in getattr(self, part))
-
 
 class BuiltinConfig(Config):
     """The generated recordings, used when no folder of recordings is given."""

@@ -68,7 +68,3 @@ DUBBED = {"family": "dubbed", "mechanism": "copy_move", "command": "dub {input} 
 def test_bad_configurations_are_refused(values: dict, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         CorpusConfig.parse(values)
-
-
-def test_part_of() -> None:
-    assert Protocol().part_of("griffin_lim") == "seen" and Protocol().part_of("splice") == "apart"
