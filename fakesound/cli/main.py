@@ -24,7 +24,10 @@ store_option = click.option(
     help=f"Folder or URL of everything that runs make (or {STORE_VARIABLE}).",
 )
 config_option = click.option(
-    "--config", default="builtin", show_default=True, help="Preset (builtin, folder, laboratory), YAML file or JSON."
+    "--config",
+    default="builtin",
+    show_default=True,
+    help="Preset (builtin, folder, laboratory), YAML file or JSON.",
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value.")
 unseen_option = click.option(
@@ -78,7 +81,9 @@ def corpus() -> None:
 
 @corpus.command("build")
 @configured
-@click.option("--recordings", "--genuine", default="", help="Folder of recordings; without it a corpus is generated.")
+@click.option(
+    "--recordings", "--genuine", default="", help="Folder of recordings; without it a corpus is generated."
+)
 @click.option("--out", required=True, help="Pointer file to write.")
 def corpus_build(*, store: str, config: str, overrides: tuple[str, ...], recordings: str, out: str) -> None:
     """Make genuine and forged clips from recordings."""

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from fakesound.core.errors import UserError
 from fakesound.core.schemas import PARTITIONS
-from fakesound.corpora.config import CorpusConfig, Protocol, Shares
+from fakesound.corpora.config import CorpusConfig, Shares
 from fakesound.corpora.partition import LEAST_COMPONENTS, partition_components
 
 
