@@ -95,6 +95,16 @@ class FeatureSet:
             keep &= np.isin(self.table[column].to_numpy(), np.array(values, dtype=object))
         return self.table.filter(pa.array(keep))
 
+    def row_groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the row group of each of these rows: what is decoded together, in file order.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise IndexError(f"rows must be within 0..{len(self) - 1}")
+        return np.searchsorted(self._group_starts, rows, side="right") - 1
+
     def load(self, rows: Iterable[int]) -> list[NDArray[np.float16]]:
         """Features (F, M) of these rows, in the order asked.
 
@@ -102,9 +112,7 @@ class FeatureSet:
         decodes each group once, whatever the size of the corpus.
         """
         wanted = np.asarray(list(rows), dtype=np.int64)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise IndexError(f"rows must be within 0..{len(self) - 1}")
-        groups = np.searchsorted(self._group_starts, wanted, side="right") - 1
+        groups = self.row_groups(wanted)
         loaded: list[NDArray[np.float16]] = [np.empty((0, 0), np.float16)] * len(wanted)
         for group, places in groupby(np.argsort(groups, kind="stable"), key=lambda k: groups[k]):
             column = self._row_group(int(group))
