@@ -12,13 +12,17 @@
 Each holds as many genuine clips as forged ones, made of the same stretches with the same masks.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE
-from fakesound.corpora.cluster import components
+from fakesound.core.tables import list_items, rows_where
 
 _VIEWS: dict[str, tuple[str, str, str]] = {  # partition, part of the protocol, length regime
     "validation": ("validation", "seen", "train"),
@@ -48,34 +52,31 @@ def view_rows(table: pa.Table, view: str, protocol: Mapping[str, Sequence[str]])
         raise UserError(f"no view {view!r}; there are {', '.join(VIEWS)}")
     partition, part, regime = _VIEWS[view]
     families = {GENUINE, *protocol[part]}
-    columns = zip(
-        *(table[name].to_pylist() for name in ("partition", "family", "length_regime")), strict=True
-    )
-    keep = [p == partition and f in families and r == regime for p, f, r in columns]
-    return _with_joined_components(table.filter(pa.array(keep, pa.bool_())))
+    kept = rows_where(table, partition=partition, family=families, length_regime=regime)
+    return _with_joined_components(kept)
 
 
 def training_rows(table: pa.Table) -> pa.Table:
     """The rows of the train partition."""
-    return table.filter(pa.array([p == "train" for p in table["partition"].to_pylist()], pa.bool_()))
+    return rows_where(table, partition="train")
 
 
 def _with_joined_components(rows: pa.Table) -> pa.Table:
-    names = rows["source_component"].to_pylist()
-    heard = rows["source_ids"].to_pylist()
-    links = [
-        (("component", name), ("source", source))
-        for name, sources in zip(names, heard, strict=True)
-        for source in sources
-    ]
-    numbers = components(_unique(node for link in links for node in link), links)
-    first_name: dict[int, str] = {}
-    for name in sorted(set(names)):
-        first_name.setdefault(numbers[("component", name)], name)
-    joined = [first_name[numbers[("component", name)]] for name in names]
+    """Components that share a source become one, under the first of their names."""
+    if not rows.num_rows:
+        return rows
+    sources, row_of_source = list_items(rows["source_ids"])
+    components = rows["source_component"].combine_chunks().dictionary_encode()
+    sources = sources.dictionary_encode()
+    num_components = len(components.dictionary)
+    num_nodes = num_components + len(sources.dictionary)
+    links = (components.indices.take(row_of_source).to_numpy(), num_components + sources.indices.to_numpy())
+    graph = coo_array((np.ones(len(sources), np.int32), links), shape=(num_nodes, num_nodes))
+    _, joined = connected_components(graph, directed=False)
+    by_name = pc.sort_indices(components.dictionary).to_numpy()
+    _, places, number = np.unique(joined[by_name], return_index=True, return_inverse=True)
+    first_name = np.empty(num_components, np.int64)
+    first_name[by_name] = by_name[places[number]]
+    names = components.dictionary.take(pa.array(first_name)).take(components.indices)
     index = rows.schema.get_field_index("source_component")
-    return rows.set_column(index, rows.schema.field(index), pa.array(joined, pa.string()))
-
-
-def _unique(nodes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(nodes))
+    return rows.set_column(index, rows.schema.field(index), names)

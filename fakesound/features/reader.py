@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.schemas import check_schema, features_schema
 from fakesound.core.store import Place, Pointer
+from fakesound.core.tables import rows_where
 from fakesound.features.config import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION, FeatureConfig
 
 REBUILD = "rebuild with `fakesound features`"
@@ -86,14 +87,11 @@ class FeatureSet:
         Raises:
             UserError: no such column.
         """
-        keep = np.ones(len(self), dtype=bool)
         conditions: dict[str, Any] = dict(equals) | ({} if clip_ids is None else {"clip_id": clip_ids})
-        for column, wanted in conditions.items():
+        for column in conditions:
             if column not in self.table.column_names:
                 raise UserError(f"features have no column {column!r}; there are {self.table.column_names}")
-            values = [wanted] if isinstance(wanted, str | int) else list(wanted)
-            keep &= np.isin(self.table[column].to_numpy(), np.array(values, dtype=object))
-        return self.table.filter(pa.array(keep))
+        return rows_where(self.table, **conditions)
 
     def row_groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the row group of each of these rows: what is decoded together, in file order.
