@@ -1,7 +1,7 @@
 """Features of a whole corpus as sharded Parquet: each shard is written by itself, whole or not at all."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -20,14 +20,13 @@ from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.schemas import MANIFEST, check_schema, features_schema
 from fakesound.core.store import Place, Pointer, Store
+from fakesound.features.column import COLUMN_ENCODING, column_of
 from fakesound.features.config import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION, FeatureConfig
 from fakesound.features.logmel import LogMel
 
 CLIPS_PER_SHARD = 512
 MIN_SHARDS = 4  # so that a small corpus still keeps a few processes busy
 CLIPS_PER_ROW_GROUP = 32  # the unit of random access: about 8 MB of ten-second clips at 128 mels
-
-FEATURES_LEAF = "features.list.element.list.element"  # Parquet's name of the numbers themselves
 
 
 def features_place(corpus: Pointer, config: FeatureConfig, store: Store) -> Place:
@@ -75,8 +74,7 @@ def write_shard(corpus: Pointer, config: FeatureConfig, store: Store, shard: int
             schema,
             compression="zstd",
             use_dictionary=False,
-            # Sign and exponent bytes beside each other pack into a sixth less than halves do.
-            column_encoding={FEATURES_LEAF: "BYTE_STREAM_SPLIT"},
+            column_encoding=COLUMN_ENCODING,
             write_statistics=[name for name in schema.names if name != "features"],
         ) as writer,
     ):
@@ -170,7 +168,7 @@ def _with_features(rows: pa.Table, corpus: Place, extractor: LogMel, schema: pa.
         labels.append(frame_labels(regions, len(clips[-1]), config.hop_samples, config.sample_rate_hz))
     columns: dict[str, Any] = {name: rows.column(name) for name in rows.column_names}
     columns["hop_s"] = pa.array([config.hop_s] * len(clips), pa.float64())
-    columns["features"] = _nested(clips, schema.field("features").type)
+    columns["features"] = column_of(clips, schema.field("features").type)
     columns["frame_labels"] = pa.array(labels, schema.field("frame_labels").type)
     return pa.table(columns, schema=schema)
 
@@ -184,14 +182,6 @@ def _clip_features(corpus: Place, path: str, extractor: LogMel) -> NDArray[np.fl
         )
     with torch.inference_mode():
         return extractor(torch.from_numpy(samples)[None])[0].numpy().astype(np.float16)
-
-
-def _nested(clips: Sequence[NDArray[np.float16]], kind: pa.DataType) -> pa.Array:
-    """Clips (F, M) of differing F as one array of lists of fixed-width frames."""
-    offsets = np.cumsum([0] + [len(clip) for clip in clips]).astype(np.int32)
-    values = pa.array(np.concatenate(clips).reshape(-1), pa.float16())
-    frames = pa.FixedSizeListArray.from_arrays(values, type=kind.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets), frames, type=kind)
 
 
 @contextmanager

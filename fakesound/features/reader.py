@@ -18,6 +18,7 @@ from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.schemas import check_schema, features_schema
 from fakesound.core.store import Place, Pointer
 from fakesound.core.tables import rows_where
+from fakesound.features.column import clip_in
 from fakesound.features.config import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION, FeatureConfig
 
 REBUILD = "rebuild with `fakesound features`"
@@ -38,9 +39,11 @@ class FeatureSet:
         self.pointer = pointer
         self.config = config
         self.metadata = place.metadata
-        self._files = [pq.ParquetFile(path, memory_map=True) for path in paths]
-        self.table = self._read_table()
+        # Not mapped: pages of a mapped file would count as memory of this process.
+        self._files = [pq.ParquetFile(path) for path in paths]
+        self._groups = [(file, k) for file in self._files for k in range(file.num_row_groups)]
         self._group_starts = self._row_group_starts()
+        self.table = self._read_table()
         self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
 
     @classmethod
@@ -115,7 +118,7 @@ class FeatureSet:
         for group, places in groupby(np.argsort(groups, kind="stable"), key=lambda k: groups[k]):
             column = self._row_group(int(group))
             for k in places:
-                loaded[k] = self._clip(column, int(wanted[k] - self._group_starts[group]))
+                loaded[k] = clip_in(column, int(wanted[k] - self._group_starts[group]))
         return loaded
 
     def frame_labels(self, rows: Iterable[int]) -> list[NDArray[np.uint8]]:
@@ -129,28 +132,18 @@ class FeatureSet:
 
     def _row_group_starts(self) -> NDArray[np.int64]:
         """First row of every row group, over all shards in order."""
-        sizes = [
-            file.metadata.row_group(k).num_rows for file in self._files for k in range(file.num_row_groups)
-        ]
+        sizes = [file.metadata.row_group(k).num_rows for file, k in self._groups]
         return np.cumsum([0, *sizes[:-1]])
 
     def _row_group(self, group: int) -> pa.ChunkedArray:
         if group in self._cache:
             self._cache.move_to_end(group)
             return self._cache[group]
-        within = group
-        for file in self._files:
-            if within < file.num_row_groups:
-                self._cache[group] = file.read_row_group(within, columns=["features"])["features"]
-                break
-            within -= file.num_row_groups
+        file, within = self._groups[group]
+        self._cache[group] = file.read_row_group(within, columns=["features"])["features"]
         if len(self._cache) > CACHED_ROW_GROUPS:
             self._cache.popitem(last=False)
         return self._cache[group]
-
-    def _clip(self, column: pa.ChunkedArray, position: int) -> NDArray[np.float16]:
-        frames = column[position].values
-        return frames.flatten().to_numpy().reshape(-1, self.config.num_mels)
 
 
 def _check_shard(path: Path, config: FeatureConfig) -> None:
