@@ -1,6 +1,7 @@
 """Features of a whole corpus as sharded Parquet: each shard is written by itself, whole or not at all."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from fakesound.features.logmel import LogMel
 
 CLIPS_PER_SHARD = 512
 MIN_SHARDS = 4  # so that a small corpus still keeps a few processes busy
+CLIPS_WORTH_A_PROCESS = 256  # a process takes as long to start, importing torch, as to extract so many
 CLIPS_PER_ROW_GROUP = 32  # the unit of random access: about 8 MB of ten-second clips at 128 mels
 
 
@@ -116,12 +118,18 @@ def extract_features(corpus: Pointer, config: FeatureConfig, store: Store, num_p
     Raises:
         UserError: as `write_shard`; or a process was killed.
     """
-    num_shards = plan_shards(corpus, config, store)
     place = features_place(corpus, config, store)
+    if place.is_complete():
+        return place.pointer()
+    num_shards = plan_shards(corpus, config, store)
     missing = [k for k in range(num_shards) if not _is_written(place, shard_name(k, num_shards), config)]
-    work = partial(write_shard, corpus, config, store)
+    clips_per_shard = _manifest(corpus.open()).num_rows / num_shards
     for _ in map_parallel(
-        work, missing, description="features, shards", jobs=num_processes, min_items_per_process=1
+        partial(write_shard, corpus, config, store),
+        missing,
+        description="features, shards",
+        jobs=num_processes,
+        min_items_per_process=math.ceil(CLIPS_WORTH_A_PROCESS / clips_per_shard),
     ):
         pass
     return finish_features(corpus, config, store)
