@@ -11,13 +11,14 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import librosa
 import numpy as np
@@ -84,16 +85,40 @@ def write_corpus(store: Store, clips: NDArray[np.float32], num_clips: int) -> Po
     return place.complete({"protocol": {}})
 
 
-def in_turn(calls: Mapping[Key, Callable[[], object]], repeats: int) -> dict[Key, list[float]]:
-    """Seconds of every run of every call, after one that is not counted."""
-    seconds: dict[Key, list[float]] = {name: [] for name in calls}
+class Runs(NamedTuple):
+    """Seconds of every run of a call: of the clock, and of all cores that this and its processes used."""
+
+    wall_s: list[float]
+    core_s: list[float]
+
+    def row(self, part: str, what: str, num_clips: int, **figures: float) -> Row:
+        """What is told of these runs, each over `num_clips` clips."""
+        return {
+            "part": part,
+            "what": what,
+            "clips_per_s": [num_clips / run_s for run_s in self.wall_s],
+            "hours_per_core_hour": [num_clips * CLIP_S / run_s for run_s in self.core_s],
+            **figures,
+        }
+
+
+def in_turn(calls: Mapping[Key, Callable[[], object]], repeats: int) -> dict[Key, Runs]:
+    """Every call `repeats` times, after once that is not counted."""
+    found = {name: Runs([], []) for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
-            started_s = time.perf_counter()
+            wall_s, core_s = time.perf_counter(), used_core_s()
             call()
             if turn:
-                seconds[name].append(time.perf_counter() - started_s)
-    return seconds
+                found[name].wall_s.append(time.perf_counter() - wall_s)
+                found[name].core_s.append(used_core_s() - core_s)
+    return found
+
+
+def used_core_s() -> float:
+    """Of this process and those that it started and waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def mel_contenders(clips: NDArray[np.float32]) -> dict[str, Callable[[int], Any]]:
@@ -139,16 +164,9 @@ def measure_mels(clips: NDArray[np.float32], repeats: int) -> list[Row]:
         name: float(np.max(np.abs(np.asarray(mel(0)) - exact) / exact)) for name, mel in contenders.items()
     }
     calls = {name: lambda mel=mel: [mel(k) for k in range(len(clips))] for name, mel in contenders.items()}
-    seconds = in_turn(calls, repeats)
     return [
-        {
-            "part": "mel power from samples",
-            "what": name,
-            "processes": 1,
-            "clips_per_s": [len(clips) / run_s for run_s in seconds[name]],
-            "largest_relative_error": errors[name],
-        }
-        for name in calls
+        runs.row("mel power", name, len(clips), largest_relative_error=errors[name])
+        for name, runs in in_turn(calls, repeats).items()
     ]
 
 
@@ -162,16 +180,11 @@ def measure_road(corpus: Pointer, folder: Path, num_clips: int, repeats: int) ->
 
     pointer = extract(1)
     num_bytes = sum(listed["bytes"] for listed in pointer.open().marker["files"].values())
-    seconds = in_turn({n: lambda n=n: extract(n) for n in (1, 2)}, repeats)
+    found = in_turn({n: lambda n=n: extract(n) for n in (1, 2)}, repeats)
+    bytes_per_clip = num_bytes / num_clips
     return [
-        {
-            "part": "files to features",
-            "what": f"in {num_processes} processes",
-            "processes": num_processes,
-            "clips_per_s": [num_clips / run_s for run_s in runs],
-            "bytes_per_clip": num_bytes / num_clips,
-        }
-        for num_processes, runs in seconds.items()
+        runs.row("files to features", f"in {n} processes", num_clips, bytes_per_clip=bytes_per_clip)
+        for n, runs in found.items()
     ], pointer
 
 
@@ -191,16 +204,8 @@ def measure_reading(corpus: Pointer, features: FeatureSet, repeats: int) -> list
         "stored, one clip here, one there": (lambda: [features.load([k]) for k in scattered], len(scattered)),
         "computed again from files": (compute_again, 64),
     }
-    seconds = in_turn({name: call for name, (call, _) in calls.items()}, repeats)
-    return [
-        {
-            "part": "reading",
-            "what": name,
-            "processes": 1,
-            "clips_per_s": [num_clips / run_s for run_s in seconds[name]],
-        }
-        for name, (_, num_clips) in calls.items()
-    ]
+    found = in_turn({name: call for name, (call, _) in calls.items()}, repeats)
+    return [runs.row("reading", name, calls[name][1]) for name, runs in found.items()]
 
 
 def repeated(features: Pointer, num_rows: int, store: Store) -> Pointer:
@@ -217,26 +222,26 @@ def repeated(features: Pointer, num_rows: int, store: Store) -> Pointer:
 
 
 def read_an_epoch(pointer: Pointer) -> Row:
-    """All batches of one epoch, as one of one process sees them. Run this in a process of its own."""
+    """All batches of one epoch, as the only process of a training makes them; in a process of its own."""
     torch.set_num_threads(1)
     started_s = time.perf_counter()
     bank = ClipBank.read(FeatureSet.open(pointer), "train")
-    opened_s, before_mib = time.perf_counter(), peak_mib()
-    seen = 0
-    plan = plan_epoch(bank.num_frames, bank.row_groups, batch_clips=BATCH_CLIPS, seed=0, epoch=0)
-    for step in bank.at_hand(plan):
-        seen += len(collate(bank, step).mask_BF)
-    assert seen == len(bank)
-    return {
-        "part": "an epoch of training, batches only",
-        "what": f"{len(bank)} clips",
-        "processes": 1,
-        "clips_per_s": [len(bank) / (time.perf_counter() - opened_s)],
-        "open_s": opened_s - started_s,
-        "opened_mib": before_mib,
-        "peak_mib": peak_mib(),
-        "all_in_memory_mib": bank.starts[-1] * CONFIG.num_mels * 2 / 2**20,
-    }
+    open_s, opened_mib = time.perf_counter() - started_s, peak_mib()
+
+    def all_batches() -> None:
+        plan = plan_epoch(bank.num_frames, bank.row_groups, batch_clips=BATCH_CLIPS, seed=0, epoch=0)
+        if sum(len(collate(bank, step).mask_BF) for step in bank.at_hand(plan)) != len(bank):
+            raise SystemExit("an epoch must have every clip once")
+
+    return in_turn({"epoch": all_batches}, 1)["epoch"].row(
+        "an epoch's batches",
+        f"{len(bank)} clips",
+        len(bank),
+        open_s=open_s,
+        opened_mib=opened_mib,
+        peak_mib=peak_mib(),
+        all_in_memory_mib=bank.starts[-1] * CONFIG.num_mels * 2 / 2**20,
+    )
 
 
 def peak_mib() -> float:
@@ -247,11 +252,12 @@ def peak_mib() -> float:
 
 def described(row: Row) -> str:
     runs = row["clips_per_s"]
-    middle = statistics.median(runs)
-    text = f"{row['what']:32} {middle:7.1f} clips/s ({min(runs):.1f}-{max(runs):.1f})"
-    text += f" {middle * CLIP_S / row['processes']:6.0f} h of sound per core-hour"
-    rest = {key: row[key] for key in row if key not in ("part", "what", "clips_per_s", "processes")}
-    return text + "".join(f", {key} {value:.4g}" for key, value in rest.items())
+    text = f"{row['part']:18} {row['what']:32} {statistics.median(runs):7.1f} clips/s"
+    text += (
+        f" ({min(runs):.1f}-{max(runs):.1f}), {statistics.median(row['hours_per_core_hour']):.0f} h/core-hour"
+    )
+    rest = list(row)[4:]
+    return text + "".join(f", {key} {row[key]:.4g}" for key in rest)
 
 
 def main() -> None:
@@ -260,7 +266,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, required=True, help="where to write the rows")
     parser.add_argument("--clips", type=int, default=2048, help="of the corpus")
-    parser.add_argument("--rows", type=int, nargs="+", default=[5_000, 50_000], help="of the epochs read")
+    parser.add_argument("--rows", type=int, nargs="+", default=[5_000, 50_000], help="of the epochs")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -268,7 +274,7 @@ def main() -> None:
 
     def tell(found: list[Row]) -> None:
         for row in found:
-            print(f"{row['part']}: {described(row)}", flush=True)
+            print(described(row), flush=True)
         rows.extend(found)
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

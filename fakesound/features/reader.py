@@ -39,8 +39,9 @@ class FeatureSet:
         self.pointer = pointer
         self.config = config
         self.metadata = place.metadata
-        # Not mapped: pages of a mapped file would count as memory of this process.
-        self._files = [pq.ParquetFile(path) for path in paths]
+        # Neither mapped, whose pages would count as memory of this process, nor buffered ahead, which keeps the
+        # last row group of every file.
+        self._files = [pq.ParquetFile(path, memory_map=False, pre_buffer=False) for path in paths]
         self._groups = [(file, k) for file in self._files for k in range(file.num_row_groups)]
         self._group_starts = self._row_group_starts()
         self.table = self._read_table()

@@ -20,7 +20,7 @@ def assert_same_bits(found, expected):
     np.testing.assert_array_equal(found.view(np.uint16), expected.view(np.uint16))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(clips, clips)
 def test_clips_come_back_bit_for_bit_from_any_slice_of_any_chunk(first, second):
     column = pa.chunked_array([column_of(first, KIND), column_of(second, KIND)])
