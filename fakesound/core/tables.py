@@ -1,8 +1,8 @@
 """Arrow tables of a million rows, without a Python loop over them."""
 
 from collections.abc import Collection
-from functools import reduce
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,15 +17,15 @@ def rows_where(table: pa.Table, **conditions: str | int | Collection[str]) -> pa
     Raises:
         KeyError: there is no such column.
     """
-    masks = []
+    keep = np.ones(table.num_rows, dtype=bool)
     for column, wanted in conditions.items():
         values = [wanted] if isinstance(wanted, str | int) else list(wanted)
-        kept = pa.array(values, table.schema.field(column).type)
-        masks.append(pc.is_in(table[column], value_set=kept))
-    return table.filter(reduce(pc.and_, masks)) if masks else table
+        options = pc.SetLookupOptions(pa.array(values, table.schema.field(column).type))
+        keep &= pc.call_function("is_in", [table[column]], options).to_numpy()
+    return table.filter(pa.array(keep))
 
 
 def list_items(lists: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
     """What is in a column of lists: every item, and the row that each stands in."""
     whole = lists.combine_chunks()
-    return pc.list_flatten(whole), pc.list_parent_indices(whole)
+    return whole.flatten(), whole.value_parent_indices()

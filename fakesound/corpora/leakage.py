@@ -51,8 +51,8 @@ def _in_several(
     """Each name that stands beside more than one partition, and these; both sorted."""
     pairs = pa.table({"name": names, "partition": partitions}).group_by(["name", "partition"]).aggregate([])
     counts = pairs.group_by("name").aggregate([("partition", "count")])
-    suspects = counts.filter(pc.greater(counts["partition_count"], 1))["name"]
-    of_suspects = pairs.filter(pc.is_in(pairs["name"], value_set=suspects))
+    suspects = counts.filter(pc.field("partition_count") > 1)["name"]
+    of_suspects = pairs.filter(pc.field("name").isin(suspects.combine_chunks()))
     heard_in: dict[str, list[str]] = defaultdict(list)
     for pair in of_suspects.sort_by([("name", "ascending"), ("partition", "ascending")]).to_pylist():
         heard_in[pair["name"]].append(pair["partition"])

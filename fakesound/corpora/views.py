@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -73,7 +72,7 @@ def _with_joined_components(rows: pa.Table) -> pa.Table:
     links = (components.indices.take(row_of_source).to_numpy(), num_components + sources.indices.to_numpy())
     graph = coo_array((np.ones(len(sources), np.int32), links), shape=(num_nodes, num_nodes))
     _, joined = connected_components(graph, directed=False)
-    by_name = pc.sort_indices(components.dictionary).to_numpy()
+    by_name = np.argsort(components.dictionary.to_numpy(zero_copy_only=False))
     _, places, number = np.unique(joined[by_name], return_index=True, return_inverse=True)
     first_name = np.empty(num_components, np.int64)
     first_name[by_name] = by_name[places[number]]

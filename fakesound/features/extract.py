@@ -77,7 +77,6 @@ def write_shard(corpus: Pointer, config: FeatureConfig, store: Store, shard: int
             compression="zstd",
             use_dictionary=False,
             column_encoding=COLUMN_ENCODING,
-            write_statistics=[name for name in schema.names if name != "features"],
         ) as writer,
     ):
         extractor = LogMel(config)

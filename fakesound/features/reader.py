@@ -39,8 +39,8 @@ class FeatureSet:
         self.pointer = pointer
         self.config = config
         self.metadata = place.metadata
-        # Neither mapped, whose pages would count as memory of this process, nor buffered ahead, which keeps the
-        # last row group of every file.
+        # Not mapped, since mapped pages count as memory of this process; not buffered ahead, since each file
+        # would keep its last row group.
         self._files = [pq.ParquetFile(path, memory_map=False, pre_buffer=False) for path in paths]
         self._groups = [(file, k) for file in self._files for k in range(file.num_row_groups)]
         self._group_starts = self._row_group_starts()

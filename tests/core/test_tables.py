@@ -1,6 +1,6 @@
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesound.core.tables import list_items, rows_where
@@ -18,6 +18,7 @@ rows = st.lists(
 SCHEMA = pa.schema({"name": pa.string(), "number": pa.int8(), "items": pa.list_(pa.string())})
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows, st.sets(st.sampled_from("abcd")), st.integers(0, 4))
 def test_rows_that_meet_every_condition_in_order(rows, names, number):
     table = pa.Table.from_pylist(rows, SCHEMA)
@@ -28,6 +29,7 @@ def test_rows_that_meet_every_condition_in_order(rows, names, number):
         rows_where(table, colour="red")
 
 
+@settings(deadline=None, max_examples=50)
 @given(rows, rows)
 def test_every_item_of_lists_in_several_chunks(first, second):
     tables = [pa.Table.from_pylist(part, SCHEMA).slice(1) for part in (first, second)]

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesound.core.errors import UserError
@@ -40,6 +40,7 @@ def table_of(clips):
 COLUMNS = ("source_component", "group", "mask_id", "partition", "family", "length_regime")
 
 
+@settings(deadline=None, max_examples=50)
 @given(clips)
 def test_sources_heard_together_are_one_component_under_its_first_name(clips):
     rows = view_rows(table_of(clips), "zeroshot", PROTOCOL)
@@ -56,6 +57,7 @@ def test_sources_heard_together_are_one_component_under_its_first_name(clips):
     assert rows["source_component"].to_pylist() == expected
 
 
+@settings(deadline=None, max_examples=50)
 @given(clips)
 def test_a_leak_is_whatever_stands_in_two_partitions(clips):
     heard = {}
