@@ -65,13 +65,14 @@ def features_schema(num_mels: int, metadata: dict[str, str]) -> pa.Schema:
         num_mels: width of one frame.
         metadata: written into the schema (front-end config, digests, units).
     """
+    frame = pa.field("element", pa.binary(2 * num_mels), nullable=False)
     fields = [
         *MANIFEST,
         _column("hop_s", pa.float64(), "s from frame to frame"),
-        _column("features", pa.list_(pa.list_(pa.float16(), num_mels)), "(frames, mels), half precision"),
+        _column("features", pa.list_(frame), "(frames,) of (mels,) in half precision, little-endian"),
         _column("frame_labels", pa.list_(pa.uint8()), "(frames,), 1 = forged"),
     ]
-    schema = _versioned("features", 1, fields)
+    schema = _versioned("features", 2, fields)
     return schema.with_metadata({**(schema.metadata or {}), **metadata})
 
 

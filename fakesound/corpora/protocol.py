@@ -7,10 +7,10 @@ clips of families left out are simply not trained on, and their test clips becom
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE
+from fakesound.core.tables import rows_where
 
 PARTS = ("seen", "validation_unseen", "test_unseen", "apart")
 
@@ -79,8 +79,7 @@ def _families(name: str, mechanism_of: Mapping[str, str]) -> list[str]:
 
 
 def _forged(table: pa.Table, partition: str) -> set[str]:
-    families = table.filter(pc.field("partition") == partition)["family"]
-    return set(families.unique().to_pylist()) - {GENUINE}
+    return set(rows_where(table, partition=partition)["family"].unique().to_pylist()) - {GENUINE}
 
 
 def _validation_families(

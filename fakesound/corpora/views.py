@@ -14,14 +14,16 @@ same masks. An imported dataset comes as it is, and its protocol names the views
 its test partition whole (test), by families seen in training (test_seen) and by the others (test_unseen).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE
-from fakesound.corpora.cluster import components
+from fakesound.core.tables import is_one_of, list_items, rows_where
 from fakesound.corpora.protocol import Roles
 
 _ANY = "any"
@@ -60,43 +62,44 @@ def view_rows(table: pa.Table, view: str, roles: Roles) -> pa.Table:
     if view not in _VIEWS:
         raise UserError(f"no view {view!r}; there are {', '.join(_VIEWS)}")
     partition, part, regime = _VIEWS[view]
-    here = table.filter(pc.field("partition") == partition)
+    here = rows_where(table, partition=partition)
     if regime != _ANY:
-        here = here.filter(pc.field("length_regime") == regime)
+        here = rows_where(here, length_regime=regime)
     return _with_joined_components(here if part == _ANY else _forged_by(here, roles[part]))
 
 
 def partition_rows(table: pa.Table, partition: str, roles: Roles) -> pa.Table:
     """The rows that training may use of a partition: train, validation or validation_unseen."""
     part = "validation_unseen" if partition == "validation_unseen" else "seen"
-    return _forged_by(table.filter(pc.field("partition") == partition), roles[part])
+    return _forged_by(rows_where(table, partition=partition), roles[part])
 
 
 def _forged_by(rows: pa.Table, families: Sequence[str]) -> pa.Table:
     """Clips that these families forged, and the genuine ones but for twins of what other families forged."""
-    family = pc.field("family")
-    is_genuine, is_theirs = family == GENUINE, family.isin(pa.array(families, pa.string()))
-    masks = [rows.filter(which)["mask_id"].unique() for which in (is_theirs, ~is_genuine)]
-    is_twin, has_twin = (pc.field("mask_id").isin(found) for found in masks)
-    return rows.filter(is_theirs | (is_genuine & (is_twin | ~has_twin)))
+    is_genuine, is_theirs = is_one_of(rows["family"], [GENUINE]), is_one_of(rows["family"], families)
+    masks = rows["mask_id"]
+    is_twin, has_twin = (
+        is_one_of(masks, masks.filter(pa.array(which)).unique()) for which in (is_theirs, ~is_genuine)
+    )
+    return rows.filter(pa.array(is_theirs | (is_genuine & (is_twin | ~has_twin))))
 
 
 def _with_joined_components(rows: pa.Table) -> pa.Table:
-    names = rows["source_component"].to_pylist()
-    heard = rows["source_ids"].to_pylist()
-    links = [
-        (("component", name), ("source", source))
-        for name, sources in zip(names, heard, strict=True)
-        for source in sources
-    ]
-    numbers = components(_unique(node for link in links for node in link), links)
-    first_name: dict[int, str] = {}
-    for name in sorted(set(names)):
-        first_name.setdefault(numbers[("component", name)], name)
-    joined = [first_name[numbers[("component", name)]] for name in names]
+    """Components that share a source become one, under the first of their names."""
+    if not rows.num_rows:
+        return rows
+    sources, row_of_source = list_items(rows["source_ids"])
+    components = rows["source_component"].combine_chunks().dictionary_encode()
+    sources = sources.dictionary_encode()
+    num_components = len(components.dictionary)
+    num_nodes = num_components + len(sources.dictionary)
+    links = (components.indices.take(row_of_source).to_numpy(), num_components + sources.indices.to_numpy())
+    graph = coo_array((np.ones(len(sources), np.int32), links), shape=(num_nodes, num_nodes))
+    _, joined = connected_components(graph, directed=False)
+    by_name = np.argsort(components.dictionary.to_numpy(zero_copy_only=False))
+    _, places, number = np.unique(joined[by_name], return_index=True, return_inverse=True)
+    first_name = np.empty(num_components, np.int64)
+    first_name[by_name] = by_name[places[number]]
+    names = components.dictionary.take(pa.array(first_name)).take(components.indices)
     index = rows.schema.get_field_index("source_component")
-    return rows.set_column(index, rows.schema.field(index), pa.array(joined, pa.string()))
-
-
-def _unique(nodes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(nodes))
+    return rows.set_column(index, rows.schema.field(index), names)

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fakesound.core.audio import FloatArray, read_mono
@@ -22,6 +21,7 @@ from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.schemas import GENUINE
 from fakesound.core.store import Place
+from fakesound.core.tables import rows_where
 from fakesound.corpora.manifest import read_manifest
 from fakesound.corpora.protocol import Roles
 from fakesound.corpora.views import partition_rows, view_rows, views_of
@@ -123,9 +123,7 @@ def _parts(clips: pa.Table) -> dict[str, pa.Table]:
         return {}
     families = sorted(set(clips["family"].to_pylist()) - {GENUINE})
     by_family = {
-        family: clips.filter(pc.field("family").isin([family, GENUINE]))
-        for family in families
-        if len(families) > 1
+        family: rows_where(clips, family=[family, GENUINE]) for family in families if len(families) > 1
     }
     return {WHOLE: clips} | by_family
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from fakesound.core.config import Config
 
-FEATURES_VERSION = 1  # of the computation: raised when the same parameters give other numbers
+FEATURES_VERSION = 2  # of the computation: raised when the same parameters give other numbers
 CONFIG_KEY = b"features_config"  # in the metadata of the files
 DIGEST_KEY = b"features_digest"
 

@@ -1,11 +1,11 @@
 """Features of a whole corpus as sharded Parquet: each shard is written by itself, whole or not at all."""
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from multiprocessing import get_context
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from fakesound.core.config import digest_of
 from fakesound.core.errors import IntegrityError, UserError
-from fakesound.core.lifetime import end_with_parent
-from fakesound.core.progress import track
+from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.schemas import MANIFEST, check_schema, features_schema
 from fakesound.core.store import Place, Pointer, Store
+from fakesound.features.column import COLUMN_ENCODING, column_of
 from fakesound.features.config import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION, FeatureConfig
 from fakesound.features.logmel import LogMel
 
 CLIPS_PER_SHARD = 512
 MIN_SHARDS = 4  # so that a small corpus still keeps a few processes busy
+CLIPS_WORTH_A_PROCESS = 256  # a process takes as long to start, importing torch, as to extract so many
 CLIPS_PER_ROW_GROUP = 32  # the unit of random access: about 8 MB of ten-second clips at 128 mels
 
 
@@ -70,7 +71,13 @@ def write_shard(corpus: Pointer, config: FeatureConfig, store: Store, shard: int
     with (
         _one_thread(),
         place.writing(name) as path,
-        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer,
+        pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding=COLUMN_ENCODING,
+        ) as writer,
     ):
         extractor = LogMel(config)
         for start in range(first, last, CLIPS_PER_ROW_GROUP):
@@ -108,21 +115,22 @@ def extract_features(corpus: Pointer, config: FeatureConfig, store: Store, num_p
     """Every shard that is missing, `num_processes` at a time, then the pointer to the whole.
 
     Raises:
-        UserError: as `write_shard`.
+        UserError: as `write_shard`; or a process was killed.
     """
-    num_shards = plan_shards(corpus, config, store)
     place = features_place(corpus, config, store)
+    if place.is_complete():
+        return place.pointer()
+    num_shards = plan_shards(corpus, config, store)
     missing = [k for k in range(num_shards) if not _is_written(place, shard_name(k, num_shards), config)]
-    if min(num_processes, len(missing)) <= 1:
-        for shard in track(missing, "features, shards"):
-            write_shard(corpus, config, store, shard)
-        return finish_features(corpus, config, store)
-    # Spawned, not forked: torch's threads do not survive a fork.
-    context, workers = get_context("spawn"), min(num_processes, len(missing))
-    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
-        running = [pool.submit(write_shard, corpus, config, store, shard) for shard in missing]
-        for done in track(as_completed(running), "features, shards", total=len(running)):
-            done.result()
+    clips_per_shard = _manifest(corpus.open()).num_rows / num_shards
+    for _ in map_parallel(
+        partial(write_shard, corpus, config, store),
+        missing,
+        description="features, shards",
+        jobs=num_processes,
+        min_items_per_process=math.ceil(CLIPS_WORTH_A_PROCESS / clips_per_shard),
+    ):
+        pass
     return finish_features(corpus, config, store)
 
 
@@ -167,7 +175,7 @@ def _with_features(rows: pa.Table, corpus: Place, extractor: LogMel, schema: pa.
         labels.append(frame_labels(regions, len(clips[-1]), config.hop_samples, config.sample_rate_hz))
     columns: dict[str, Any] = {name: rows.column(name) for name in rows.column_names}
     columns["hop_s"] = pa.array([config.hop_s] * len(clips), pa.float64())
-    columns["features"] = _nested(clips, schema.field("features").type)
+    columns["features"] = column_of(clips, schema.field("features").type)
     columns["frame_labels"] = pa.array(labels, schema.field("frame_labels").type)
     return pa.table(columns, schema=schema)
 
@@ -181,14 +189,6 @@ def _clip_features(corpus: Place, path: str, extractor: LogMel) -> NDArray[np.fl
         )
     with torch.inference_mode():
         return extractor(torch.from_numpy(samples)[None])[0].numpy().astype(np.float16)
-
-
-def _nested(clips: Sequence[NDArray[np.float16]], kind: pa.DataType) -> pa.Array:
-    """Clips (F, M) of differing F as one array of lists of fixed-width frames."""
-    offsets = np.cumsum([0] + [len(clip) for clip in clips]).astype(np.int32)
-    values = pa.array(np.concatenate(clips).reshape(-1), pa.float16())
-    frames = pa.FixedSizeListArray.from_arrays(values, type=kind.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets), frames, type=kind)
 
 
 @contextmanager

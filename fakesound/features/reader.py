@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.schemas import check_schema, features_schema
 from fakesound.core.store import Place, Pointer
+from fakesound.core.tables import rows_where
+from fakesound.features.column import clip_in
 from fakesound.features.config import CONFIG_KEY, DIGEST_KEY, FEATURES_VERSION, FeatureConfig
 
 REBUILD = "rebuild with `fakesound features`"
@@ -37,9 +39,12 @@ class FeatureSet:
         self.pointer = pointer
         self.config = config
         self.metadata = place.metadata
-        self._files = [pq.ParquetFile(path, memory_map=True) for path in paths]
-        self.table = self._read_table()
+        # Not mapped, since mapped pages count as memory of this process; not buffered ahead, since each file
+        # would keep its last row group.
+        self._files = [pq.ParquetFile(path, memory_map=False, pre_buffer=False) for path in paths]
+        self._groups = [(file, k) for file in self._files for k in range(file.num_row_groups)]
         self._group_starts = self._row_group_starts()
+        self.table = self._read_table()
         self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
 
     @classmethod
@@ -86,14 +91,21 @@ class FeatureSet:
         Raises:
             UserError: no such column.
         """
-        keep = np.ones(len(self), dtype=bool)
         conditions: dict[str, Any] = dict(equals) | ({} if clip_ids is None else {"clip_id": clip_ids})
-        for column, wanted in conditions.items():
+        for column in conditions:
             if column not in self.table.column_names:
                 raise UserError(f"features have no column {column!r}; there are {self.table.column_names}")
-            values = [wanted] if isinstance(wanted, str | int) else list(wanted)
-            keep &= np.isin(self.table[column].to_numpy(), np.array(values, dtype=object))
-        return self.table.filter(pa.array(keep))
+        return rows_where(self.table, **conditions)
+
+    def row_groups(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the row group of each of these rows: what is decoded together, in file order.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self)):
+            raise IndexError(f"rows must be within 0..{len(self) - 1}")
+        return np.searchsorted(self._group_starts, rows, side="right") - 1
 
     def load(self, rows: Iterable[int]) -> list[NDArray[np.float16]]:
         """Features (F, M) of these rows, in the order asked.
@@ -102,14 +114,12 @@ class FeatureSet:
         decodes each group once, whatever the size of the corpus.
         """
         wanted = np.asarray(list(rows), dtype=np.int64)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(self)):
-            raise IndexError(f"rows must be within 0..{len(self) - 1}")
-        groups = np.searchsorted(self._group_starts, wanted, side="right") - 1
+        groups = self.row_groups(wanted)
         loaded: list[NDArray[np.float16]] = [np.empty((0, 0), np.float16)] * len(wanted)
         for group, places in groupby(np.argsort(groups, kind="stable"), key=lambda k: groups[k]):
             column = self._row_group(int(group))
             for k in places:
-                loaded[k] = self._clip(column, int(wanted[k] - self._group_starts[group]))
+                loaded[k] = clip_in(column, int(wanted[k] - self._group_starts[group]))
         return loaded
 
     def frame_labels(self, rows: Iterable[int]) -> list[NDArray[np.uint8]]:
@@ -123,28 +133,18 @@ class FeatureSet:
 
     def _row_group_starts(self) -> NDArray[np.int64]:
         """First row of every row group, over all shards in order."""
-        sizes = [
-            file.metadata.row_group(k).num_rows for file in self._files for k in range(file.num_row_groups)
-        ]
+        sizes = [file.metadata.row_group(k).num_rows for file, k in self._groups]
         return np.cumsum([0, *sizes[:-1]])
 
     def _row_group(self, group: int) -> pa.ChunkedArray:
         if group in self._cache:
             self._cache.move_to_end(group)
             return self._cache[group]
-        within = group
-        for file in self._files:
-            if within < file.num_row_groups:
-                self._cache[group] = file.read_row_group(within, columns=["features"])["features"]
-                break
-            within -= file.num_row_groups
+        file, within = self._groups[group]
+        self._cache[group] = file.read_row_group(within, columns=["features"])["features"]
         if len(self._cache) > CACHED_ROW_GROUPS:
             self._cache.popitem(last=False)
         return self._cache[group]
-
-    def _clip(self, column: pa.ChunkedArray, position: int) -> NDArray[np.float16]:
-        frames = column[position].values
-        return frames.flatten().to_numpy().reshape(-1, self.config.num_mels)
 
 
 def _check_shard(path: Path, config: FeatureConfig) -> None:

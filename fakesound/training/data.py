@@ -1,12 +1,18 @@
 """Which clips go into which step on which process, and how they become a batch.
 
-Shape legend: B clips of one process's batch, F frames of its longest clip, M mels.
+Features of a large corpus do not fit in memory. An epoch is therefore cut into windows: some thousand clips,
+whole row groups in an order shuffled anew for each epoch. Clips are shuffled and batched within a window; the
+next window is read while this one is trained on. A corpus of one window stays in memory and is shuffled
+whole.
+
+Shape legend: B clips of one process's batch, F frames of its longest clip, M mels, N clips of a partition,
+T frames of all of them.
 """
 
-import os
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +28,7 @@ from fakesound.training.augment import Augmentation
 from fakesound.training.loss import Targets
 
 BUCKET_BATCHES = 16  # batches are cut from runs of so many, sorted by length: little padding, much shuffling
-MEMORY_SHARE = 0.25  # of free memory that one process may fill with features; more goes to a mapped file
+WINDOW_CLIPS = 2048  # half a gigabyte of ten-second clips at 128 mels; a process holds two windows at most
 CLIPS_PER_READ = 32
 
 
@@ -34,16 +40,19 @@ class StepPlan(NamedTuple):
         is_padding: True where a clip only fills up the batch and must not count.
         num_clips: clips of the step over all processes.
         num_frames: their frames.
+        window: the steps of a window stand together, and so do their clips in the files.
     """
 
     clips: NDArray[np.int64]
     is_padding: NDArray[np.bool_]
     num_clips: int
     num_frames: int
+    window: int
 
 
 def plan_epoch(
     num_frames: NDArray[np.int64],
+    row_groups: NDArray[np.int64],
     *,
     batch_clips: int,
     seed: int,
@@ -53,24 +62,40 @@ def plan_epoch(
 ) -> list[StepPlan]:
     """This process's part of every step of an epoch.
 
-    The steps are drawn from (seed, epoch) alone: clips shuffled, sorted by length within runs of
-    BUCKET_BATCHES batches, cut into ceil(N / batch_clips) batches of nearly equal size, batches shuffled.
-    Process r takes every world_size-th clip from the r-th: over all processes each clip comes once. Only
-    where a batch has fewer clips than there are processes do the others get its first clip as padding.
+    The steps are drawn from (seed, epoch) alone: row groups shuffled and cut into windows; in each window
+    clips shuffled, sorted by length within runs of BUCKET_BATCHES batches, cut into batches of nearly equal
+    size, batches shuffled. There are ceil(N / batch_clips) steps.
+
+    A batch is dealt to processes in the order of its clips' row groups, so that each reads its own part of a
+    window and little else. Over all processes each clip comes once. Only where a batch has fewer clips than
+    there are processes do the others get its first clip as padding.
+
+    Args:
+        num_frames: (N,) of each clip.
+        row_groups: (N,) what is read together with each clip.
+        batch_clips: of a step, over all processes.
+        seed: of the training.
+        epoch: 0 for the first.
+        rank: this process.
+        world_size: how many there are.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(num_frames))
-    run = BUCKET_BATCHES * batch_clips
-    order = np.concatenate([_by_length(order[k : k + run], num_frames) for k in range(0, len(order), run)])
-    batches = np.array_split(order, steps_per_epoch(len(num_frames), batch_clips))
+    place = _shuffled_places(row_groups, seed, epoch)
     steps = []
-    for k in rng.permutation(len(batches)):
-        batch = batches[k]
-        mine = batch[rank::world_size]
-        is_padding = np.zeros(max(1, len(mine)), dtype=bool)
-        if not len(mine):
-            mine, is_padding[:] = batch[:1], True
-        steps.append(StepPlan(mine, is_padding, len(batch), int(num_frames[batch].sum())))
+    for window, (clips, num_steps) in enumerate(_windows(np.argsort(place), batch_clips)):
+        order = clips[rng.permutation(len(clips))]
+        run = BUCKET_BATCHES * batch_clips
+        order = np.concatenate(
+            [_by_length(order[k : k + run], num_frames) for k in range(0, len(order), run)]
+        )
+        batches = np.array_split(order, num_steps)
+        for k in rng.permutation(num_steps):
+            batch = batches[k]
+            mine = batch[np.sort(np.array_split(np.argsort(place[batch]), world_size)[rank])]
+            is_padding = np.zeros(max(1, len(mine)), dtype=bool)
+            if not len(mine):
+                mine, is_padding[:] = batch[:1], True
+            steps.append(StepPlan(mine, is_padding, len(batch), int(num_frames[batch].sum()), window))
     return steps
 
 
@@ -79,41 +104,59 @@ def steps_per_epoch(num_clips: int, batch_clips: int) -> int:
     return -(-num_clips // batch_clips)
 
 
+def _shuffled_places(row_groups: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """(N,) where each clip comes when row groups are shuffled and clips stay in order within them."""
+    names, group = np.unique(row_groups, return_inverse=True)
+    turn = np.random.default_rng([seed, epoch, 1]).permutation(len(names))
+    place = np.empty(len(group), np.int64)
+    place[np.argsort(turn[group], kind="stable")] = np.arange(len(group))
+    return place
+
+
+def _windows(clips: NDArray[np.int64], batch_clips: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Consecutive stretches of `clips`, each sorted, and the number of its steps; only the last is short."""
+    steps = np.arange(steps_per_epoch(len(clips), batch_clips))
+    num_windows = -(-len(steps) // max(1, WINDOW_CLIPS // batch_clips))
+    for part in np.array_split(steps, num_windows) if num_windows else ():
+        yield np.sort(clips[part[0] * batch_clips : (part[-1] + 1) * batch_clips]), len(part)
+
+
 def _by_length(clips: NDArray[np.int64], num_frames: NDArray[np.int64]) -> NDArray[np.int64]:
     return clips[np.argsort(num_frames[clips], kind="stable")]
 
 
-@dataclass(frozen=True)
+@dataclass
 class ClipBank:
-    """Features of the clips of some rows, at hand for random access.
+    """The clips of a partition: labels of all in memory, features of those that are at hand.
 
     Attributes:
-        frames: (all frames, M) half precision: clip after clip.
-        starts: (N + 1,) where each clip starts in `frames`.
-        labels: (N,) 1 = forged.
-        frame_labels: (all frames,) 1 = forged.
+        features: where the clips are.
         rows: (N,) of the feature table.
+        starts: (N + 1,) where the frames of each clip start among all T.
+        labels: (N,) 1 = forged.
+        frame_labels: (T,) 1 = forged, clip after clip.
     """
 
-    frames: NDArray[np.float16]
+    features: FeatureSet
+    rows: NDArray[np.int64]
     starts: NDArray[np.int64]
     labels: NDArray[np.uint8]
     frame_labels: NDArray[np.uint8]
-    rows: NDArray[np.int64]
+    _at_hand: dict[int, NDArray[np.float16]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, features: FeatureSet, partition: str, roles: Roles) -> "ClipBank":
-        """The clips of a partition that these roles allow: in memory when they fit, else in a mapped file."""
+        """The clips of a partition that these roles allow; their features too, where they fill no more than
+        one window."""
         table = partition_rows(features.table, partition, roles)
         rows = table["row"].to_numpy()
         starts = np.concatenate([[0], np.cumsum(features.num_frames[rows])]).astype(np.int64)
-        frames = _room((int(starts[-1]), features.config.num_mels))
-        for first in range(0, len(rows), CLIPS_PER_READ):
-            loaded = features.load(rows[first : first + CLIPS_PER_READ])
-            for k, clip in enumerate(loaded, start=first):
-                frames[starts[k] : starts[k + 1]] = clip
+        labels = table["label"].to_numpy().astype(np.uint8)
         frame_labels = np.concatenate([np.empty(0, np.uint8), *features.frame_labels(rows)])
-        return cls(frames, starts, table["label"].to_numpy().astype(np.uint8), frame_labels, rows)
+        bank = cls(features, rows, starts, labels, frame_labels)
+        if len(bank) <= WINDOW_CLIPS:
+            bank._at_hand = bank._load(np.arange(len(bank)))
+        return bank
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,10 +166,34 @@ class ClipBank:
         """(N,) frames of each clip."""
         return np.diff(self.starts)
 
+    @property
+    def row_groups(self) -> NDArray[np.int64]:
+        """(N,) what is read together with each clip."""
+        return self.features.row_groups(self.rows)
+
     def clip(self, index: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-        """Features (F, M) and frame labels (F,) of a clip."""
-        span = slice(self.starts[index], self.starts[index + 1])
-        return self.frames[span], self.frame_labels[span]
+        """Features (F, M) and frame labels (F,) of a clip; read now, with its row group, if not at hand."""
+        clip_FM = self._at_hand[index] if index in self._at_hand else self._load([index])[index]
+        return clip_FM, self.frame_labels[self.starts[index] : self.starts[index + 1]]
+
+    def at_hand(self, steps: Sequence[StepPlan]) -> Iterator[StepPlan]:
+        """Yield the steps, each with its clips at hand: a window in memory, the next being read meanwhile."""
+        if len(self._at_hand) == len(self):
+            yield from steps
+            return
+        windows = [list(group) for _, group in groupby(steps, key=lambda step: step.window)]
+        with ThreadPoolExecutor(1, "next-window") as reader:
+            try:
+                coming = [reader.submit(self._load, _clips_of(window)) for window in windows[:1]]
+                for k, window in enumerate(windows):
+                    self._at_hand = {}  # before the next is read, or there would be three
+                    self._at_hand = coming.pop().result()
+                    coming += [
+                        reader.submit(self._load, _clips_of(after)) for after in windows[k + 1 : k + 2]
+                    ]
+                    yield from window
+            finally:
+                self._at_hand = {}
 
     def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation of each mel over all frames, summed in double precision.
@@ -136,27 +203,31 @@ class ClipBank:
         """
         if not len(self):
             raise UserError("the corpus has no training clips: add recordings")
-        count, num_mels = self.frames.shape
-        total, squares = np.zeros(num_mels), np.zeros(num_mels)
-        offset = self.frames[0].astype(np.float64)  # squares of small deviations do not cancel
-        for first in range(0, count, 65_536):
-            block = self.frames[first : first + 65_536].astype(np.float64) - offset
+        offset = self.clip(0)[0][0].astype(np.float64)  # squares of small deviations do not cancel
+        total, squares = np.zeros_like(offset), np.zeros_like(offset)
+        for first in range(0, len(self), CLIPS_PER_READ):
+            clips = [self.clip(index)[0] for index in range(first, min(first + CLIPS_PER_READ, len(self)))]
+            block = np.concatenate(clips).astype(np.float64) - offset
             total += block.sum(axis=0)
             squares += np.square(block).sum(axis=0)
-        mean = total / count
+        mean = total / self.starts[-1]
         if not np.isfinite(squares).all():
             raise UserError("training features contain NaN or Inf: rebuild with `fakesound features`")
-        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        std = np.sqrt(np.maximum(squares / self.starts[-1] - mean**2, 0))
         return (mean + offset).astype(np.float32), std.astype(np.float32)
 
+    def _load(self, clips: Sequence[int] | NDArray[np.int64]) -> dict[int, NDArray[np.float16]]:
+        """Features of these clips, ascending, copied out of the row groups that they were decoded with."""
+        loaded = {}
+        for first in range(0, len(clips), CLIPS_PER_READ):
+            part = clips[first : first + CLIPS_PER_READ]
+            for index, clip_FM in zip(part, self.features.load(self.rows[part]), strict=True):
+                loaded[int(index)] = clip_FM.copy()
+        return loaded
 
-def _room(shape: tuple[int, int]) -> NDArray[np.float16]:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    num_bytes = 2 * shape[0] * shape[1]
-    if num_bytes <= MEMORY_SHARE * free:
-        return np.empty(shape, np.float16)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float16, mode="w+", shape=shape)
+
+def _clips_of(steps: Sequence[StepPlan]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([step.clips for step in steps]))
 
 
 @dataclass(frozen=True)
@@ -194,9 +265,9 @@ def collate(
     bank: ClipBank, step: StepPlan, augmentation: Augmentation | None = None, epoch: int = 0
 ) -> Batch:
     """The batch of one process's part of a step; augmented only where an augmentation is given."""
-    lengths = bank.num_frames[step.clips]
+    lengths = bank.starts[step.clips + 1] - bank.starts[step.clips]
     shape = (len(step.clips), int(lengths.max()))
-    features_BFM = np.zeros((*shape, bank.frames.shape[1]), np.float32)
+    features_BFM = np.zeros((*shape, bank.features.config.num_mels), np.float32)
     frame_labels_BF = np.zeros(shape, np.float32)
     for place, index in enumerate(step.clips):
         features_FM, labels_F = bank.clip(int(index))
@@ -216,10 +287,19 @@ def collate(
     return Batch(torch.from_numpy(features_BFM), targets)
 
 
-def plan_validation(bank: ClipBank, batch_clips: int, *, rank: int, world_size: int) -> Sequence[StepPlan]:
-    """Batches of this process's share of the clips, shortest first, each clip once over all processes."""
-    order = _by_length(np.arange(len(bank)), bank.num_frames)[rank::world_size]
-    return [
-        StepPlan(clips, np.zeros(len(clips), dtype=bool), len(clips), int(bank.num_frames[clips].sum()))
-        for clips in (order[k : k + batch_clips] for k in range(0, len(order), batch_clips))
-    ]
+def plan_validation(
+    num_frames: NDArray[np.int64], batch_clips: int, *, rank: int, world_size: int
+) -> list[StepPlan]:
+    """Batches of this process's share of the clips: a window after the other, shortest first within it.
+
+    A share is consecutive clips. Over all processes each clip comes once.
+    """
+    mine = np.array_split(np.arange(len(num_frames)), world_size)[rank]
+    steps = []
+    for window, start in enumerate(range(0, len(mine), WINDOW_CLIPS)):
+        order = _by_length(mine[start : start + WINDOW_CLIPS], num_frames)
+        for k in range(0, len(order), batch_clips):
+            clips = order[k : k + batch_clips]
+            is_padding = np.zeros(len(clips), dtype=bool)
+            steps.append(StepPlan(clips, is_padding, len(clips), int(num_frames[clips].sum()), window))
+    return steps

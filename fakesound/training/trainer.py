@@ -285,6 +285,7 @@ class _Training:
         self.model.train()
         plan = plan_epoch(
             self.train_clips.num_frames,
+            self.train_clips.row_groups,
             batch_clips=self.config.batch_clips,
             seed=self.config.seed,
             epoch=self.state.epoch,
@@ -295,11 +296,13 @@ class _Training:
         steps = plan[first : first + self._steps_left_in_epoch()]
         sums = torch.zeros(len(_Means._fields), dtype=torch.float64, device=self.device)
         loader_s = 0.0
-        for number, step_plan in enumerate(self._with_progress(steps), start=self.state.step):
-            before_s = time.perf_counter()
+        at_hand = self.train_clips.at_hand(steps)
+        before_s = time.perf_counter()
+        for number, step_plan in enumerate(self._with_progress(at_hand, len(steps)), start=self.state.step):
             batch = collate(self.train_clips, step_plan, self.augmentation, self.state.epoch).to(self.device)
             loader_s += time.perf_counter() - before_s
             sums += self._step(number, batch)
+            before_s = time.perf_counter()
         # Losses are shares that add up over processes; every process has the same gradient norm.
         sums[3] /= self.ranks.world_size
         means = _Means(*(self.ranks.sum(sums) / len(steps)).tolist())
@@ -323,11 +326,11 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         return torch.stack([*(loss.detach() for loss in losses), norm])
 
-    def _with_progress(self, steps: list[StepPlan]) -> Iterator[StepPlan]:
+    def _with_progress(self, steps: Iterator[StepPlan], num_steps: int) -> Iterator[StepPlan]:
         last_s = time.monotonic()
         for done, step in enumerate(steps):
             if self.ranks.is_first and time.monotonic() - last_s >= PROGRESS_EVERY_S:
-                say(f"epoch {self.state.epoch + 1}/{self.config.epochs}: step {done} of {len(steps)}")
+                say(f"epoch {self.state.epoch + 1}/{self.config.epochs}: step {done} of {num_steps}")
                 last_s = time.monotonic()
             yield step
 

@@ -40,7 +40,8 @@ def score_partition(
     frames_T = torch.zeros(len(bank.frame_labels), device=device)
     detector.eval()
     with torch.inference_mode():
-        for step in plan_validation(bank, batch_clips, rank=ranks.rank, world_size=ranks.world_size):
+        plan = plan_validation(bank.num_frames, batch_clips, rank=ranks.rank, world_size=ranks.world_size)
+        for step in bank.at_hand(plan):
             batch = collate(bank, step).to(device)
             output = detector(batch.features_BFM, batch.mask_BF)
             clips_N[torch.from_numpy(step.clips).to(device)] = output.clip_logits_B.float()

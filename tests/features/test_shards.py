@@ -109,6 +109,15 @@ def test_shards_are_the_same_bytes_however_they_are_made(shared, tmp_path):
     assert len(ours) == 4
 
 
+def test_two_processes_write_the_same_bytes(shared, tmp_path, monkeypatch):
+    store, corpus, pointer = shared
+    monkeypatch.setattr(extract, "CLIPS_WORTH_A_PROCESS", 1)
+    other = Store(str(tmp_path))
+    assert extract_features(corpus, CONFIG, other, num_processes=2).digest == pointer.digest
+    ours = shard_hashes(features_place(corpus, CONFIG, other))
+    assert ours == shard_hashes(features_place(corpus, CONFIG, store))
+
+
 def test_only_what_is_missing_is_done(shared, tmp_path, monkeypatch):
     _, corpus, _ = shared
     store = Store(str(tmp_path))

@@ -1,3 +1,5 @@
+from unittest.mock import Mock, patch
+
 import numpy as np
 import pytest
 import torch
@@ -15,16 +17,24 @@ from fakesound.training.config import AugmentConfig
 from fakesound.training.data import ClipBank, collate, plan_epoch, plan_validation, steps_per_epoch
 
 lengths = st.lists(st.integers(1, 1000), min_size=1, max_size=90).map(np.array)
+window_clips = st.sampled_from([1, 7, 16, 40, 2048])
 
 
-@given(lengths, st.integers(1, 20), st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
-def test_over_all_ranks_each_clip_comes_once(num_frames, batch_clips, world_size, seed, epoch):
-    ranks = [
-        plan_epoch(
-            num_frames, batch_clips=batch_clips, seed=seed, epoch=epoch, rank=rank, world_size=world_size
-        )
-        for rank in range(world_size)
-    ]
+def groups_of(num_frames, clips_per_group=6):
+    return np.arange(len(num_frames)) // clips_per_group
+
+
+def plan(num_frames, **arguments):
+    return plan_epoch(num_frames, groups_of(num_frames), **arguments)
+
+
+@given(lengths, st.integers(1, 20), st.integers(1, 9), st.integers(0, 3), window_clips)
+def test_over_all_ranks_each_clip_comes_once(num_frames, batch_clips, world_size, epoch, window):
+    with patch.object(data, "WINDOW_CLIPS", window):
+        ranks = [
+            plan(num_frames, batch_clips=batch_clips, seed=0, epoch=epoch, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
     counted = np.concatenate([step.clips[~step.is_padding] for steps in ranks for step in steps])
     np.testing.assert_array_equal(np.sort(counted), np.arange(len(num_frames)))
     assert {len(steps) for steps in ranks} == {steps_per_epoch(len(num_frames), batch_clips)}
@@ -33,23 +43,66 @@ def test_over_all_ranks_each_clip_comes_once(num_frames, batch_clips, world_size
         assert {part.num_clips for part in parts} == {len(clips)}
         assert len(clips) <= batch_clips
         assert {part.num_frames for part in parts} == {num_frames[clips].sum()}
+        assert len({part.window for part in parts}) == 1
         assert all(len(part.clips) >= 1 for part in parts)
         assert not any(part.is_padding.any() for part in parts) or len(clips) < world_size
 
 
-@given(lengths, st.integers(1, 20), st.integers(1, 5))
-def test_steps_do_not_depend_on_the_number_of_processes(num_frames, batch_clips, world_size):
-    alone = plan_epoch(num_frames, batch_clips=batch_clips, seed=1, epoch=2)
-    first = plan_epoch(num_frames, batch_clips=batch_clips, seed=1, epoch=2, rank=0, world_size=world_size)
-    for whole, part in zip(alone, first, strict=True):
-        np.testing.assert_array_equal(whole.clips[::world_size], part.clips)
+@given(lengths, st.integers(1, 20), st.integers(1, 5), window_clips)
+def test_steps_do_not_depend_on_the_number_of_processes(num_frames, batch_clips, world_size, window):
+    with patch.object(data, "WINDOW_CLIPS", window):
+        alone = plan(num_frames, batch_clips=batch_clips, seed=1, epoch=2)
+        ranks = [
+            plan(num_frames, batch_clips=batch_clips, seed=1, epoch=2, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        clips = np.concatenate([part.clips[~part.is_padding] for part in parts])
+        np.testing.assert_array_equal(np.sort(whole.clips), np.sort(clips))
+        assert {part.window for part in parts} == {whole.window}
+
+
+@given(lengths, st.integers(1, 20), window_clips)
+def test_a_window_holds_few_clips_of_neighbouring_row_groups(num_frames, batch_clips, window):
+    with patch.object(data, "WINDOW_CLIPS", window):
+        steps = plan(num_frames, batch_clips=batch_clips, seed=0, epoch=0)
+    numbers = [step.window for step in steps]
+    assert numbers == sorted(numbers)
+    read = 0
+    for number in range(numbers[-1] + 1):
+        clips = np.concatenate([step.clips for step in steps if step.window == number])
+        assert len(clips) <= max(window, batch_clips)
+        read += len(np.unique(groups_of(num_frames)[clips]))
+    assert read <= groups_of(num_frames)[-1] + 1 + numbers[-1]  # only a window's border cuts a group
+
+
+def test_each_process_reads_mostly_its_own_row_groups():
+    num_frames = np.full(2048, 1000)
+    groups = groups_of(num_frames, 32)
+    read = 0
+    for rank in range(8):
+        steps = plan_epoch(num_frames, groups, batch_clips=128, seed=0, epoch=0, rank=rank, world_size=8)
+        read += len(np.unique(groups[np.concatenate([step.clips for step in steps])]))
+    assert read < 3 * 64  # all of them reading all would be 8 * 64
+
+
+def test_row_groups_and_clips_are_shuffled():
+    num_frames = np.full(4096, 1000)
+    with patch.object(data, "WINDOW_CLIPS", 512):
+        epochs = [plan(num_frames, batch_clips=16, seed=0, epoch=epoch) for epoch in (0, 1)]
+    first_windows = [
+        set(np.concatenate([step.clips for step in steps if step.window == 0]).tolist()) for steps in epochs
+    ]
+    assert len(first_windows[0] & first_windows[1]) < 128  # 64 by chance, of 512
+    groups_in_a_batch = np.mean([len(np.unique(groups_of(num_frames)[step.clips])) for step in epochs[0]])
+    assert groups_in_a_batch > 13  # 14.7 for 16 of 86 groups by chance
 
 
 def test_order_changes_with_epoch_and_seed_and_repeats_for_the_same():
     num_frames = np.random.default_rng(0).integers(50, 1000, 64)
 
     def order(seed, epoch):
-        steps = plan_epoch(num_frames, batch_clips=8, seed=seed, epoch=epoch)
+        steps = plan(num_frames, batch_clips=8, seed=seed, epoch=epoch)
         return np.concatenate([step.clips for step in steps]).tolist()
 
     assert order(0, 0) == order(0, 0)
@@ -58,22 +111,20 @@ def test_order_changes_with_epoch_and_seed_and_repeats_for_the_same():
 
 def test_batches_hold_clips_of_like_length():
     num_frames = np.random.default_rng(0).integers(50, 1000, 512)
-    steps = plan_epoch(num_frames, batch_clips=16, seed=0, epoch=0)
+    steps = plan(num_frames, batch_clips=16, seed=0, epoch=0)
     padded = sum(len(step.clips) * num_frames[step.clips].max() for step in steps)
     assert padded < 1.15 * num_frames.sum()
 
 
-@given(lengths, st.integers(1, 20), st.integers(1, 9))
-def test_validation_scores_each_clip_once(num_frames, batch_clips, world_size):
-    starts = np.concatenate([[0], np.cumsum(num_frames)])
-    nothing = np.zeros(0, np.uint8)
-    bank = ClipBank(np.zeros((0, 1), np.float16), starts, nothing, nothing, np.arange(len(num_frames)))
-    seen = [
-        step.clips
-        for rank in range(world_size)
-        for step in plan_validation(bank, batch_clips, rank=rank, world_size=world_size)
-    ]
-    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(len(num_frames)))
+@given(lengths, st.integers(1, 20), st.integers(1, 9), window_clips)
+def test_validation_scores_each_clip_once(num_frames, batch_clips, world_size, window):
+    with patch.object(data, "WINDOW_CLIPS", window):
+        seen = [
+            step.clips
+            for rank in range(world_size)
+            for step in plan_validation(num_frames, batch_clips, rank=rank, world_size=world_size)
+        ]
+    np.testing.assert_array_equal(np.sort(np.concatenate([[], *seen])), np.arange(len(num_frames)))
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +134,10 @@ def features(tmp_path_factory, make_corpus):
     return FeatureSet.open(extract_features(make_corpus(store, num_clips=40), config, store))
 
 
-@pytest.mark.parametrize("memory_share", [0.25, 0.0])
-def test_a_bank_holds_its_partition_in_memory_or_mapped(features, monkeypatch, memory_share):
-    monkeypatch.setattr(data, "MEMORY_SHARE", memory_share)
+@pytest.mark.parametrize("window", [7, 2048])
+def test_a_bank_gives_the_clips_of_its_partition(features, monkeypatch, window):
+    monkeypatch.setattr(data, "WINDOW_CLIPS", window)
     bank = ClipBank.read(features, "train", features.metadata["protocol"])
-    assert isinstance(bank.frames, np.memmap) == (memory_share == 0)
     rows = features.rows(partition="train")["row"].to_pylist()
     assert bank.rows.tolist() == rows
     for index in (0, len(bank) - 1, 5):
@@ -95,6 +145,42 @@ def test_a_bank_holds_its_partition_in_memory_or_mapped(features, monkeypatch, m
         np.testing.assert_array_equal(clip, features.load([rows[index]])[0])
         np.testing.assert_array_equal(labels, features.frame_labels([rows[index]])[0])
         assert labels.any() == bool(bank.labels[index])
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_large_partition_is_at_hand_window_by_window(features, monkeypatch, world_size):
+    whole = ClipBank.read(features, "train", features.metadata["protocol"])
+    monkeypatch.setattr(data, "WINDOW_CLIPS", 7)
+    bank = ClipBank.read(features, "train", features.metadata["protocol"])
+    monkeypatch.setattr(ClipBank, "_load", counted := Mock(side_effect=bank._load))
+    for rank in range(world_size):
+        steps = plan_epoch(
+            bank.num_frames, bank.row_groups, batch_clips=3, seed=0, epoch=1, rank=rank, world_size=world_size
+        )
+        assert (num_windows := steps[-1].window + 1) > 2
+        counted.reset_mock()
+        for step in bank.at_hand(steps):
+            assert torch.equal(collate(bank, step).features_BFM, collate(whole, step).features_BFM)
+            assert len(bank._at_hand) <= 7
+        assert counted.call_count == num_windows  # no clip was read by itself
+        assert not bank._at_hand
+
+
+def test_a_partition_of_one_window_is_read_once(features, monkeypatch):
+    bank = ClipBank.read(features, "train", features.metadata["protocol"])
+    monkeypatch.setattr(ClipBank, "_load", None)
+    for epoch in (0, 1):
+        steps = plan_epoch(bank.num_frames, bank.row_groups, batch_clips=3, seed=0, epoch=epoch)
+        assert sum(len(collate(bank, step).mask_BF) for step in bank.at_hand(steps)) == len(bank)
+
+
+def test_what_fails_in_reading_ahead_is_raised(features, monkeypatch):
+    monkeypatch.setattr(data, "WINDOW_CLIPS", 7)
+    bank = ClipBank.read(features, "train", features.metadata["protocol"])
+    monkeypatch.setattr(features, "load", Mock(side_effect=OSError("the disk is gone")))
+    steps = plan_epoch(bank.num_frames, bank.row_groups, batch_clips=3, seed=0, epoch=0)
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(bank.at_hand(steps))
 
 
 def test_statistics_are_those_of_all_training_frames(features):
@@ -109,14 +195,14 @@ def test_training_without_clips_or_with_nan_is_refused(features):
     with pytest.raises(UserError, match="no training clips"):
         ClipBank.read(features, "nowhere", features.metadata["protocol"]).statistics()
     bank = ClipBank.read(features, "train", features.metadata["protocol"])
-    bank.frames[3, 3] = np.nan
+    bank.clip(3)[0][3, 3] = np.nan
     with pytest.raises(UserError, match="NaN"):
         bank.statistics()
 
 
 def test_a_batch_is_padded_masked_and_untouched_without_augmentation(features):
     bank = ClipBank.read(features, "validation", features.metadata["protocol"])
-    (step,) = plan_validation(bank, 1000, rank=0, world_size=1)
+    (step,) = plan_validation(bank.num_frames, 1000, rank=0, world_size=1)
     batch = collate(bank, step)
     targets = batch.targets
     assert batch.features_BFM.dtype == torch.float32
@@ -138,12 +224,18 @@ def test_augmented_clips_do_not_depend_on_their_batch(features):
     for world_size in (1, 3):
         for rank in range(world_size):
             for step in plan_epoch(
-                bank.num_frames, batch_clips=7, seed=0, epoch=4, rank=rank, world_size=world_size
+                bank.num_frames,
+                bank.row_groups,
+                batch_clips=7,
+                seed=0,
+                epoch=4,
+                rank=rank,
+                world_size=world_size,
             ):
                 batch = collate(bank, step, change, epoch=4)
                 for place, index in enumerate(step.clips):
                     clip = batch.features_BFM[place, : bank.num_frames[index]].numpy()
                     np.testing.assert_array_equal(clip, found.setdefault(int(index), clip))
-    untouched = collate(bank, plan_epoch(bank.num_frames, batch_clips=7, seed=0, epoch=4)[0])
+    untouched = collate(bank, plan_epoch(bank.num_frames, bank.row_groups, batch_clips=7, seed=0, epoch=4)[0])
     assert any((clip != bank.clip(index)[0].astype(np.float32)).any() for index, clip in found.items())
     assert untouched.features_BFM.isfinite().all()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fakesound.core.store import Store
-from fakesound.training import trainer
+from fakesound.training import data, trainer
 from fakesound.training.checkpoint import load_latest
 from fakesound.training.ranks import Ranks
 from fakesound.training.request import training_place
@@ -64,7 +64,11 @@ def checkpoint(request):
     return found
 
 
-def test_two_processes_take_the_steps_that_one_takes(tiny_model_without_chance, make_request):
+@pytest.mark.parametrize("window_clips", [2048, 13])
+def test_two_processes_take_the_steps_that_one_takes(
+    tiny_model_without_chance, make_request, monkeypatch, window_clips
+):
+    monkeypatch.setattr(data, "WINDOW_CLIPS", window_clips)
     alone = make_request("alone", epochs=2, schedule={"peak_lr": 1e-3})
     trainer.train(alone, Ranks())
     together = make_request("together", epochs=2, schedule={"peak_lr": 1e-3}, world_size=WORLD_SIZE)

@@ -11,7 +11,7 @@ import torch
 from fakesound.core.errors import UserError
 from fakesound.core.store import Store
 from fakesound.models.bundle import load_bundle
-from fakesound.training import trainer
+from fakesound.training import data, trainer
 from fakesound.training.checkpoint import load_latest
 from fakesound.training.data import collate
 from fakesound.training.ranks import Ranks
@@ -108,8 +108,11 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tiny_model, make_request, after):
+@pytest.mark.parametrize(("after", "window_clips"), [(1, 2048), (3, 2048), (2, 7)])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    tiny_model, make_request, monkeypatch, after, window_clips
+):
+    monkeypatch.setattr(data, "WINDOW_CLIPS", window_clips)
     whole, broken = make_request("whole"), make_request("broken")
     train(whole, Ranks())
 
