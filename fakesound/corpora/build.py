@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from fakesound.attacks.forge import control, final_chain, forge
 from fakesound.attacks.registry import get_attack
-from fakesound.core.audio import AudioError, FloatArray, read_mono, read_span, resample, write_flac
+from fakesound.core.audio import AudioError, FloatArray, read_span, write_flac
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
 from fakesound.core.parallel import map_parallel
@@ -33,8 +33,9 @@ from fakesound.corpora.leakage import check_manifest
 from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_table, rejects_table, write_table
 from fakesound.corpora.masks import Mask, draw_audible_mask
 from fakesound.corpora.partition import partition_components
-from fakesound.corpora.plan import TARGET_RATE_HZ, ClipPlan, Sound, StretchPlan, plan_clips
+from fakesound.corpora.plan import ClipPlan, StretchPlan, plan_clips
 from fakesound.corpora.seeds import rng_for, seed_for
+from fakesound.corpora.sound import TARGET_RATE_HZ, samples_of_whole_file
 
 CORPUS_VERSION = 2  # raise it when code changes what a corpus holds
 
@@ -77,9 +78,8 @@ def build_corpus(
     found = ingest(candidates, config, jobs)
     duplicates = _near_duplicates(found.recordings)
     component_of = _components(found.recordings, duplicates)
-    plans = plan_clips(
-        found.recordings, component_of, _partitions(found.recordings, component_of, config), config
-    )
+    partition_of = _partitions(found.recordings, component_of, config)
+    plans = plan_clips(found.recordings, component_of, partition_of, config)
     rows, unmade = _make_clips(plans, place, config.seed, jobs)
     table = manifest_table(rows)
     check_manifest(table)
@@ -174,7 +174,7 @@ def _make_stretch(place_uri: str, seed: int, plan: StretchPlan) -> list[_Row] | 
     """Make every clip of one stretch; in a process of its own."""
     place = Place(place_uri)
     try:
-        samples = _load(plan.sound)
+        samples = plan.sound.read()
     except AudioError as error:  # it could be read a moment ago
         return Rejection(plan.sound.source_id, str(error))
     beds: dict[str, _Bed] = {}
@@ -190,18 +190,10 @@ def _make_stretch(place_uri: str, seed: int, plan: StretchPlan) -> list[_Row] | 
     return [_make_clip(place, plan, clip, beds[clip.mask_id]) for clip in plan.clips]
 
 
-def _load(sound: Sound) -> FloatArray:
-    """The stretch at its working rate, its peak within full scale."""
-    samples, _ = read_span(sound.path, sound.stretch.onset, sound.stretch.offset)
-    samples = resample(
-        samples / max(1.0, float(np.abs(samples).max())), sound.native_rate_hz, sound.working_rate_hz
-    )
-    return np.ascontiguousarray(samples, dtype=np.float32)
-
-
 def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int) -> _Bed | None:
     rate_hz = plan.sound.working_rate_hz
-    mask = draw_audible_mask(samples, rate_hz, clip.regime, clip.turn, rng_for(seed, "mask", clip.mask_id))
+    rng = rng_for(seed, "mask", clip.mask_id)
+    mask = draw_audible_mask(samples, rate_hz, clip.regime, clip.turn, rng, placement=clip.placement)
     if mask is None:
         return None
     spliced = control(samples, mask.decoys, sample_rate_hz=rate_hz, rng=rng_for(seed, "decoys", clip.mask_id))
@@ -210,7 +202,7 @@ def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int)
 
 def _make_clip(place: Place, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _Row:
     name = f"audio/{clip.clip_id}.flac"
-    num_samples = _samples_of_whole_clip(place, name)
+    num_samples = samples_of_whole_file(place, name, TARGET_RATE_HZ)
     if num_samples is None:
         rendered = _render(plan, clip, bed)
         num_samples = len(rendered)
@@ -223,7 +215,7 @@ def _make_clip(place: Place, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _R
     return {
         "clip_id": clip.clip_id,
         "path": name,
-        "source_ids": [plan.sound.source_id, *([clip.donor.source_id] if clip.donor else [])],
+        "source_ids": [*plan.sound.heard, *(clip.donor.heard if clip.donor else ())],
         "source_component": plan.component,
         "group": plan.group,
         "partition": plan.partition,
@@ -243,31 +235,16 @@ def _make_clip(place: Place, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _R
     }
 
 
-def _samples_of_whole_clip(place: Place, name: str) -> int | None:
-    """The length of a clip that an interrupted build left; None if it is not there or does not decode."""
-    if not place.exists(name):
-        return None
-    try:
-        samples, rate_hz = read_mono(place.local_path(name))
-    except AudioError:
-        return None
-    return len(samples) if rate_hz == TARGET_RATE_HZ else None
-
-
 def _render(plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> FloatArray:
     rate_hz = plan.sound.working_rate_hz
     rng = np.random.default_rng(clip.seed)
     if clip.family == GENUINE:
         made = control(bed.samples, bed.mask.regions, sample_rate_hz=rate_hz, rng=rng)
     else:
-        donor = _donor_at(rate_hz, clip.donor) if clip.donor else None
+        donor = clip.donor.read_at(rate_hz) if clip.donor else None
         attack = get_attack(clip.family)
         made = forge(bed.samples, bed.mask.regions, attack, sample_rate_hz=rate_hz, rng=rng, donor=donor)
     return final_chain(made, native_rate_hz=rate_hz, target_rate_hz=TARGET_RATE_HZ, seed=bed.chain_seed)
-
-
-def _donor_at(rate_hz: int, donor: Sound) -> FloatArray:
-    return resample(_load(donor), donor.working_rate_hz, rate_hz)
 
 
 def _in_seconds(regions: Sequence[SampleRegion], rate_hz: int, duration_s: float) -> list[dict[str, float]]:

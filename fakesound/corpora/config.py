@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from fakesound.core.audio import MIN_DURATION_S
 from fakesound.core.config import Config
 from fakesound.core.schemas import PARTITIONS
+from fakesound.corpora.masks import Placement
 
 
 class Shares(Config):
@@ -98,6 +99,10 @@ class CorpusConfig(Config):
         every_family: 0 forges each partition with the families of its part of the protocol. A number n lets
             every family (but those apart) forge clips of every partition, each wide test mask forged by n
             of them in turn: then any family can be left out later, without building again (`unseen`).
+        placement: where masks lie. 'uniform': every instant of a clip is equally likely to be forged.
+            'activity': of eight turns of a mask, where onsets are strongest, for forged and genuine clips
+            alike; nearer to what a forger does, but level then tells forged frames from others, whatever
+            forged them, so frame scores must be read beside the trivial detectors'.
         builtin: the generated recordings, used when no folder is given.
     """
 
@@ -110,6 +115,7 @@ class CorpusConfig(Config):
     group_pattern: str | None = None
     protocol: Protocol = Field(default_factory=Protocol)
     every_family: int = Field(default=0, ge=0, le=64)
+    placement: Placement = "uniform"
     builtin: BuiltinConfig = BuiltinConfig()
 
     @field_validator("group_pattern")

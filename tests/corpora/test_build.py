@@ -15,8 +15,8 @@ from fakesound.corpora.build import build_corpus
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.leakage import check_leakage, check_manifest
 from fakesound.corpora.manifest import read_manifest, read_rejects
-from fakesound.corpora.plan import working_rate_hz
 from fakesound.corpora.protocol import held_out
+from fakesound.corpora.sound import working_rate_hz
 from fakesound.corpora.views import VIEWS, view_rows
 
 CONFIG = CorpusConfig(variants=1, group_pattern="people/([^/]+)/")
