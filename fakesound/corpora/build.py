@@ -1,5 +1,5 @@
-"""A corpus from recordings: scan, group, partition, forge, write, check; the same bytes for the same inputs
-and seed.
+"""A corpus from recordings: scan, group, partition, mix scenes (if asked to), forge, write, check; the same
+bytes for the same inputs and seed.
 
 Clips appear whole or not at all, so a build that was killed is taken up where it stopped; the corpus counts
 as there only once it is complete.
@@ -34,6 +34,7 @@ from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_tab
 from fakesound.corpora.masks import Mask, draw_audible_mask
 from fakesound.corpora.partition import partition_components
 from fakesound.corpora.plan import ClipPlan, StretchPlan, plan_clips
+from fakesound.corpora.scenes import build_scenes
 from fakesound.corpora.seeds import rng_for, seed_for
 from fakesound.corpora.sound import TARGET_RATE_HZ, samples_of_whole_file
 
@@ -79,11 +80,17 @@ def build_corpus(
     duplicates = _near_duplicates(found.recordings)
     component_of = _components(found.recordings, duplicates)
     partition_of = _partitions(found.recordings, component_of, config)
-    plans = plan_clips(found.recordings, component_of, partition_of, config)
-    rows, unmade = _make_clips(plans, place, config.seed, jobs)
+    usable, rejections = found.recordings, found.rejections
+    if config.scenes is not None:
+        scenes = build_scenes(usable, component_of, partition_of, config, store=store, jobs=jobs)
+        usable, component_of, partition_of = scenes.recordings, scenes.block_of, scenes.partition_of
+        rejections = rejections + scenes.rejections
+    rows, unmade = _make_clips(
+        plan_clips(usable, component_of, partition_of, config), place, config.seed, jobs
+    )
     table = manifest_table(rows)
     check_manifest(table)
-    rejections = found.rejections + unmade
+    rejections = rejections + unmade
     write_table(place, MANIFEST_NAME, table)
     write_table(place, REJECTS_NAME, rejects_table(rejections))
     facts = _facts(table, Ingested(found.recordings, rejections), len(duplicates))

@@ -82,6 +82,36 @@ class BuiltinConfig(Config):
         return self
 
 
+class SceneConfig(Config):
+    """Scenes mixed from the recordings, see `scenes`.
+
+    Attributes:
+        sources_per_block: independent sources, at least, that share a block. Each partition is dealt into as
+            many blocks as its sources allow, and a block is the unit of the bootstrap: the more sources a
+            block has, the more varied its scenes, and the wider every interval.
+        scenes_per_block: scenes mixed from the sources of one block.
+        min_events, max_events: sounds over a scene's bed; the number is uniform between them.
+        min_event_level_db, max_event_level_db: RMS of an event relative to that of the bed, dB; uniform.
+        reverberation_probability: that an event is heard in a room of its own.
+    """
+
+    sources_per_block: int = Field(default=8, ge=2)
+    scenes_per_block: int = Field(default=4, ge=1, le=1000)
+    min_events: int = Field(default=3, ge=1)
+    max_events: int = Field(default=8, le=100)
+    min_event_level_db: float = Field(default=3.0, ge=-20.0)
+    max_event_level_db: float = Field(default=30.0, le=40.0)
+    reverberation_probability: float = Field(default=0.3, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_events > self.max_events:
+            raise ValueError("min_events exceeds max_events")
+        if self.min_event_level_db > self.max_event_level_db:
+            raise ValueError("min_event_level_db exceeds max_event_level_db")
+        return self
+
+
 class CorpusConfig(Config):
     """What determines a corpus, beside the recordings.
 
@@ -103,6 +133,8 @@ class CorpusConfig(Config):
             'activity': of eight turns of a mask, where onsets are strongest, for forged and genuine clips
             alike; nearer to what a forger does, but level then tells forged frames from others, whatever
             forged them, so frame scores must be read beside the trivial detectors'.
+        scenes: None makes clips of the recordings as they are; otherwise scenes are mixed from them first, as
+            long as a clip (`corpus.scenes={}` for the defaults).
         builtin: the generated recordings, used when no folder is given.
     """
 
@@ -116,6 +148,7 @@ class CorpusConfig(Config):
     protocol: Protocol = Field(default_factory=Protocol)
     every_family: int = Field(default=0, ge=0, le=64)
     placement: Placement = "uniform"
+    scenes: SceneConfig | None = None
     builtin: BuiltinConfig = BuiltinConfig()
 
     @field_validator("group_pattern")
