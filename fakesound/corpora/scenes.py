@@ -98,7 +98,7 @@ class Mixer:
         rng = rng_for(self.seed, "mix", plan.name)
         rate_hz = plan.sample_rate_hz
         num_samples = int(self.clip_s * rate_hz)
-        bed = ring(_read(plan.bed, rate_hz), rate_hz)
+        bed = np.asarray(ring(_read(plan.bed, rate_hz), rate_hz), dtype=np.float64)
         scene = np.take(bed, int(rng.integers(len(bed))) + np.arange(num_samples), mode="wrap")
         scene /= _rms(scene)
         for sound in plan.events:

@@ -17,7 +17,7 @@ from fakesound.core.store import Place, Store
 from fakesound.corpora import build as building
 from fakesound.corpora.build import build_corpus
 from fakesound.corpora.cluster import Fingerprint
-from fakesound.corpora.config import CorpusConfig, SceneConfig
+from fakesound.corpora.config import CorpusConfig, SceneConfig, Shares
 from fakesound.corpora.ingest import Recording, Stretch, ingest, scan
 from fakesound.corpora.leakage import check_leakage
 from fakesound.corpora.manifest import read_manifest, read_rejects
@@ -27,13 +27,13 @@ from fakesound.corpora.scenes import PEAK, Mixer, ScenePlan, Scenes, build_scene
 from fakesound.corpora.seeds import rng_for
 from fakesound.corpora.sound import Sound
 
-EQUAL = {"train": 0.25, "validation": 0.25, "validation_unseen": 0.25, "test": 0.25}
+SCENES = SceneConfig(sources_per_block=2, scenes_per_block=2, min_event_level_db=20.0)
 CONFIG = CorpusConfig(
     variants=1,
     clip_s=1.5,
-    shares=EQUAL,
+    shares=Shares(train=0.25, validation=0.25, validation_unseen=0.25, test=0.25),
     group_pattern="people/([^/]+)/",
-    scenes={"sources_per_block": 2, "scenes_per_block": 2, "min_event_level_db": 20.0},
+    scenes=SCENES,
 )
 
 
@@ -68,8 +68,7 @@ def scenes(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
 
 @pytest.fixture(scope="module")
 def corpus(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    assert CONFIG.scenes is not None
-    config = CONFIG.model_copy(update={"scenes": CONFIG.scenes.model_copy(update={"scenes_per_block": 1})})
+    config = CONFIG.model_copy(update={"scenes": SCENES.model_copy(update={"scenes_per_block": 1})})
     return build_corpus(config, Store(str(tmp_path_factory.mktemp("corpus"))), str(many), jobs=1).open()
 
 
@@ -181,10 +180,9 @@ def test_scenes_are_as_long_as_clips_and_list_what_was_mixed(scenes: Scenes, man
 
 def test_a_scene_depends_on_its_plan_alone(scenes: Scenes, many: Path) -> None:
     """Mixed in another order: the same samples."""
-    assert CONFIG.scenes is not None
-    plans, _ = plan_scenes(*sources_of(many), CONFIG.scenes, CONFIG.seed)
+    plans, _ = plan_scenes(*sources_of(many), SCENES, CONFIG.seed)
     mixed = {scene.source_id: read_mono(scene.path)[0] for scene in scenes.recordings}
-    mixer = Mixer(CONFIG.scenes, CONFIG.clip_s, CONFIG.seed)
+    mixer = Mixer(SCENES, CONFIG.clip_s, CONFIG.seed)
     for plan in reversed(plans):
         np.testing.assert_array_equal(np.rint(mixer.mix(plan) * 32_768) / 32_768, mixed[plan.name])
 
