@@ -104,15 +104,17 @@ def draw_audible_mask(
 def _most_active_mask(
     samples: FloatArray, sample_rate_hz: int, regime: Regime, turn: float, rng: np.random.Generator
 ) -> Mask:
-    """Of one mask's eight turns the one whose regions hold the strongest onsets."""
-    seed = int(rng.integers(2**63))
+    """Of eight turns of the mask that `draw_mask` would draw, the one over the strongest onsets."""
+    state = rng.bit_generator.state
     rises, hop = _level_rises(samples, sample_rate_hz)
 
     def strength(mask: Mask) -> float:
         return float(np.mean(np.concatenate([rises[r.onset // hop : r.offset // hop] for r in mask.regions])))
 
-    turns = [(turn + step / _TURNS) % 1 for step in range(_TURNS)]
-    turned = [draw_mask(len(samples), sample_rate_hz, regime, t, np.random.default_rng(seed)) for t in turns]
+    turned = []
+    for step in range(_TURNS):
+        rng.bit_generator.state = state
+        turned.append(draw_mask(len(samples), sample_rate_hz, regime, (turn + step / _TURNS) % 1, rng))
     return max(turned, key=strength)
 
 

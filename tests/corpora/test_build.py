@@ -159,6 +159,24 @@ def test_same_seed_same_bytes_and_nothing_is_done_twice(
     assert build_corpus(CONFIG, store, str(folder), jobs=1) == again and not made
 
 
+def test_placement_by_activity_turns_masks_and_changes_nothing_else(
+    corpus: Place, folder: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"placement": "activity"})
+    place = build_corpus(config, Store(str(tmp_path)), str(folder), jobs=1).open()
+    turned = {row["clip_id"]: row for row in read_manifest(place).to_pylist()}
+    moved = 0
+    for row in read_manifest(corpus).to_pylist():
+        other = turned.pop(row["clip_id"])
+        assert [other[key] for key in ("family", "partition", "seed")] == [
+            row[key] for key in ("family", "partition", "seed")
+        ]
+        seconds = [sum(r["offset_s"] - r["onset_s"] for r in one["regions"]) for one in (row, other)]
+        assert abs(seconds[0] - seconds[1]) < 0.001
+        moved += row["regions"] != other["regions"]
+    assert not turned and moved > 10
+
+
 def test_nothing_to_build_from(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "readme.md").touch()
