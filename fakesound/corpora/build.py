@@ -34,7 +34,7 @@ from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_tab
 from fakesound.corpora.masks import Mask, draw_audible_mask
 from fakesound.corpora.partition import partition_components
 from fakesound.corpora.plan import ClipPlan, StretchPlan, plan_clips
-from fakesound.corpora.scenes import build_scenes
+from fakesound.corpora.scenes import SCENES_VERSION, build_scenes
 from fakesound.corpora.seeds import rng_for, seed_for
 from fakesound.corpora.sound import TARGET_RATE_HZ, samples_of_whole_file
 
@@ -68,6 +68,7 @@ def build_corpus(
     key = digest_of(
         {
             "version": CORPUS_VERSION,
+            "scenes_version": SCENES_VERSION if config.scenes else None,
             "config": config.model_dump(mode="json"),
             "recordings": content_digests(candidates),
         }
@@ -84,13 +85,12 @@ def build_corpus(
     if config.scenes is not None:
         scenes = build_scenes(usable, component_of, partition_of, config, store=store, jobs=jobs)
         usable, component_of, partition_of = scenes.recordings, scenes.block_of, scenes.partition_of
-        rejections = rejections + scenes.rejections
-    rows, unmade = _make_clips(
-        plan_clips(usable, component_of, partition_of, config), place, config.seed, jobs
-    )
+        rejections = [*rejections, *scenes.rejections]
+    plans = plan_clips(usable, component_of, partition_of, config)
+    rows, unmade = _make_clips(plans, place, config.seed, jobs)
     table = manifest_table(rows)
     check_manifest(table)
-    rejections = rejections + unmade
+    rejections = [*rejections, *unmade]
     write_table(place, MANIFEST_NAME, table)
     write_table(place, REJECTS_NAME, rejects_table(rejections))
     facts = _facts(table, Ingested(found.recordings, rejections), len(duplicates))

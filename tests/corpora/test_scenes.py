@@ -219,6 +219,20 @@ def test_an_interrupted_mix_is_taken_up_where_it_stopped(
     assert len(mixed) == 4 + len(scenes.recordings) - 2
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"min_events": 5, "max_events": 4}, "min_events exceeds max_events"),
+        ({"min_event_level_db": 31}, "min_event_level_db exceeds max_event_level_db"),
+        ({"sources_per_block": 1}, "scenes.sources_per_block: .* greater than or equal to 2"),
+        ({"reverb": 1}, "scenes.reverb: Extra inputs"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(values: dict[str, float], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        CorpusConfig.parse({"scenes": values})
+
+
 def test_a_source_that_vanished_is_named(many: Path) -> None:
     gone = made_up("gone.wav", 1.0, path=many / "gone.wav")
     bed = Sound.of(gone, gone.stretches[0])
