@@ -34,9 +34,9 @@ def elsewhere(
     if len(places):
         starts = rng.choice(places, _CANDIDATES)
         return _closest([samples[start : start + length] for start in starts], wanted)
-    ring = _ring(samples, sample_rate_hz)
-    shifts = rng.integers(min_shift, max(min_shift + 1, len(ring) - min_shift), _CANDIDATES)
-    return _closest([np.take(ring, onset + s + np.arange(length), mode="wrap") for s in shifts], wanted)
+    closed = ring(samples, sample_rate_hz)
+    shifts = rng.integers(min_shift, max(min_shift + 1, len(closed) - min_shift), _CANDIDATES)
+    return _closest([np.take(closed, onset + s + np.arange(length), mode="wrap") for s in shifts], wanted)
 
 
 def from_donor(donor: Samples, wanted: Samples, sample_rate_hz: int, rng: np.random.Generator) -> Samples:
@@ -45,12 +45,12 @@ def from_donor(donor: Samples, wanted: Samples, sample_rate_hz: int, rng: np.ran
     if len(donor) >= length:
         starts = rng.integers(0, len(donor) - length + 1, _CANDIDATES)
         return _closest([donor[start : start + length] for start in starts], wanted)
-    ring = _ring(donor, sample_rate_hz)
-    starts = rng.integers(0, len(ring), _CANDIDATES)
-    return _closest([np.take(ring, start + np.arange(length), mode="wrap") for start in starts], wanted)
+    closed = ring(donor, sample_rate_hz)
+    starts = rng.integers(0, len(closed), _CANDIDATES)
+    return _closest([np.take(closed, start + np.arange(length), mode="wrap") for start in starts], wanted)
 
 
-def _ring(samples: Samples, sample_rate_hz: int) -> Samples:
+def ring(samples: Samples, sample_rate_hz: int) -> Samples:
     """The recording closed by a crossfade of its end into its start: repeats without a click."""
     seam = min(round(_SEAM_S * sample_rate_hz), len(samples) // 4)
     rise = fade_in(seam, equal_power=True)

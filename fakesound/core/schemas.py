@@ -28,9 +28,17 @@ MANIFEST = _versioned(
     [
         _column("clip_id", pa.string(), "unique in the corpus"),
         _column("path", pa.string(), "audio file, relative to the corpus; absolute in an imported manifest"),
-        _column("source_ids", pa.list_(pa.string()), "every recording heard in the clip, donors included"),
-        _column("source_component", pa.string(), "connected component of sources: the unit of resampling"),
-        _column("group", pa.string(), "speaker, session or file: never crosses partitions"),
+        _column(
+            "source_ids",
+            pa.list_(pa.string()),
+            "every recording heard, those of its scene and donors included",
+        ),
+        _column(
+            "source_component",
+            pa.string(),
+            "connected component of sources, or a scene's block: the unit of resampling",
+        ),
+        _column("group", pa.string(), "speaker, session, file, or a scene's block: never crosses partitions"),
         _column("partition", pa.string(), "train | validation | validation_unseen | test"),
         _column("family", pa.string(), "attack family, or 'genuine'"),
         _column("mechanism", pa.string(), "cousin families share one, or 'genuine'"),
@@ -41,8 +49,14 @@ MANIFEST = _versioned(
         _column("control_regions", REGIONS, "genuine splices of the same recording, s from clip start"),
         _column("duration_s", pa.float64(), "s"),
         _column("sample_rate_hz", pa.int32(), "of the audio file, Hz"),
-        _column("native_sample_rate_hz", pa.int32(), "of the original recording, Hz"),
-        _column("native_bandwidth_hz", pa.float64(), "highest frequency with content in the original, Hz"),
+        _column(
+            "native_sample_rate_hz",
+            pa.int32(),
+            "of the original; of a scene: the highest that anything in it fills, Hz",
+        ),
+        _column(
+            "native_bandwidth_hz", pa.float64(), "highest frequency with content in the original or scene, Hz"
+        ),
         _column("content_sha256", pa.string(), "of the audio file's bytes"),
         _column("seed", pa.int64(), "drew everything random about this clip"),
     ],
@@ -52,7 +66,7 @@ REJECTS = _versioned(
     "rejects",
     1,
     [
-        _column("path", pa.string(), "recording, relative to the scanned folder"),
+        _column("path", pa.string(), "recording, relative to the scanned folder, or scene"),
         _column("reason", pa.string(), "why it cannot be used, and what to do"),
     ],
 )

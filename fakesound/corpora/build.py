@@ -1,5 +1,5 @@
-"""A corpus from recordings: scan, group, partition, forge, write, check; the same bytes for the same inputs
-and seed.
+"""A corpus from recordings: scan, group, partition, mix scenes (if asked to), forge, write, check; the same
+bytes for the same inputs and seed.
 
 Clips appear whole or not at all, so a build that was killed is taken up where it stopped; the corpus counts
 as there only once it is complete.
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from fakesound.attacks.forge import control, final_chain, forge
-from fakesound.core.audio import AudioError, FloatArray, read_mono, read_span, resample, write_flac
+from fakesound.core.audio import AudioError, FloatArray, read_span, write_flac
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
 from fakesound.core.parallel import map_parallel
@@ -27,13 +26,22 @@ from fakesound.core.store import Place, Pointer, Store, sha256_of
 from fakesound.corpora.builtin import BUILTIN_GROUP_PATTERN, builtin_recordings
 from fakesound.corpora.cluster import components, find_near_duplicates
 from fakesound.corpora.config import CorpusConfig
-from fakesound.corpora.ingest import Candidate, Ingested, Recording, Rejection, content_digests, ingest, scan
+from fakesound.corpora.ingest import Candidate, Recording, Rejection, content_digests, ingest, scan
 from fakesound.corpora.leakage import check_manifest
-from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_table, rejects_table, write_table
+from fakesound.corpora.manifest import (
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    counts_of,
+    manifest_table,
+    rejects_table,
+    write_table,
+)
 from fakesound.corpora.masks import Mask, draw_audible_mask
 from fakesound.corpora.partition import partition_components
-from fakesound.corpora.plan import TARGET_RATE_HZ, ClipPlan, Sound, StretchPlan, plan_clips
+from fakesound.corpora.plan import ClipPlan, StretchPlan, plan_clips
+from fakesound.corpora.scenes import SCENES_VERSION, build_scenes
 from fakesound.corpora.seeds import rng_for, seed_for
+from fakesound.corpora.sound import TARGET_RATE_HZ, samples_of_whole_file
 
 CORPUS_VERSION = 2  # raise it when code changes what a corpus holds
 
@@ -65,6 +73,7 @@ def build_corpus(
     key = digest_of(
         {
             "version": CORPUS_VERSION,
+            "scenes_version": SCENES_VERSION if config.scenes else None,
             "config": config.model_dump(mode="json"),
             "recordings": content_digests(candidates),
         }
@@ -76,16 +85,24 @@ def build_corpus(
     found = ingest(candidates, config, jobs)
     duplicates = _near_duplicates(found.recordings)
     component_of = _components(found.recordings, duplicates)
-    plans = plan_clips(
-        found.recordings, component_of, _partitions(found.recordings, component_of, config), config
-    )
+    partition_of = _partitions(found.recordings, component_of, config)
+    usable, rejections = found.recordings, found.rejections
+    if config.scenes is not None:
+        scenes = build_scenes(usable, component_of, partition_of, config, store=store, jobs=jobs)
+        usable, component_of, partition_of = scenes.recordings, scenes.block_of, scenes.partition_of
+        rejections = [*rejections, *scenes.rejections]
+    plans = plan_clips(usable, component_of, partition_of, config)
     rows, unmade = _make_clips(plans, place, config, jobs)
     table = manifest_table(rows)
     check_manifest(table)
-    rejections = found.rejections + unmade
+    rejections = [*rejections, *unmade]
     write_table(place, MANIFEST_NAME, table)
     write_table(place, REJECTS_NAME, rejects_table(rejections))
-    facts = _facts(table, Ingested(found.recordings, rejections), len(duplicates))
+    facts = counts_of(table) | {
+        "recordings": len(found.recordings),
+        "rejects": len(rejections),
+        "near_duplicate_pairs": len(duplicates),
+    }
     return place.complete(
         {
             "description": f"built from {Path(recordings).name}" if recordings else "generated recordings",
@@ -173,7 +190,7 @@ def _make_stretch(place_uri: str, config: CorpusConfig, plan: StretchPlan) -> li
     """Make every clip of one stretch; in a process of its own."""
     place = Place(place_uri)
     try:
-        samples = _load(plan.sound)
+        samples = plan.sound.read()
     except AudioError as error:  # it could be read a moment ago
         return Rejection(plan.sound.source_id, str(error))
     beds: dict[str, _Bed] = {}
@@ -189,18 +206,10 @@ def _make_stretch(place_uri: str, config: CorpusConfig, plan: StretchPlan) -> li
     return [_make_clip(place, config, plan, clip, beds[clip.mask_id]) for clip in plan.clips]
 
 
-def _load(sound: Sound) -> FloatArray:
-    """The stretch at its working rate, its peak within full scale."""
-    samples, _ = read_span(sound.path, sound.stretch.onset, sound.stretch.offset)
-    samples = resample(
-        samples / max(1.0, float(np.abs(samples).max())), sound.native_rate_hz, sound.working_rate_hz
-    )
-    return np.ascontiguousarray(samples, dtype=np.float32)
-
-
 def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int) -> _Bed | None:
     rate_hz = plan.sound.working_rate_hz
-    mask = draw_audible_mask(samples, rate_hz, clip.regime, clip.turn, rng_for(seed, "mask", clip.mask_id))
+    rng = rng_for(seed, "mask", clip.mask_id)
+    mask = draw_audible_mask(samples, rate_hz, clip.regime, clip.turn, rng, placement=clip.placement)
     if mask is None:
         return None
     spliced = control(samples, mask.decoys, sample_rate_hz=rate_hz, rng=rng_for(seed, "decoys", clip.mask_id))
@@ -209,7 +218,7 @@ def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int)
 
 def _make_clip(place: Place, config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _Row:
     name = f"audio/{clip.clip_id}.flac"
-    num_samples = _samples_of_whole_clip(place, name)
+    num_samples = samples_of_whole_file(place, name, TARGET_RATE_HZ)
     if num_samples is None:
         rendered = _render(config, plan, clip, bed)
         num_samples = len(rendered)
@@ -222,7 +231,7 @@ def _make_clip(place: Place, config: CorpusConfig, plan: StretchPlan, clip: Clip
     return {
         "clip_id": clip.clip_id,
         "path": name,
-        "source_ids": [plan.sound.source_id, *([clip.donor.source_id] if clip.donor else [])],
+        "source_ids": [*plan.sound.heard, *(clip.donor.heard if clip.donor else ())],
         "source_component": plan.component,
         "group": plan.group,
         "partition": plan.partition,
@@ -242,24 +251,13 @@ def _make_clip(place: Place, config: CorpusConfig, plan: StretchPlan, clip: Clip
     }
 
 
-def _samples_of_whole_clip(place: Place, name: str) -> int | None:
-    """The length of a clip that an interrupted build left; None if it is not there or does not decode."""
-    if not place.exists(name):
-        return None
-    try:
-        samples, rate_hz = read_mono(place.local_path(name))
-    except AudioError:
-        return None
-    return len(samples) if rate_hz == TARGET_RATE_HZ else None
-
-
 def _render(config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> FloatArray:
     rate_hz = plan.sound.working_rate_hz
     rng = np.random.default_rng(clip.seed)
     if clip.family == GENUINE:
         made = control(bed.samples, bed.mask.regions, sample_rate_hz=rate_hz, rng=rng)
     else:
-        donor = _donor_at(rate_hz, clip.donor) if clip.donor else None
+        donor = clip.donor.read_at(rate_hz) if clip.donor else None
         attack = config.attack(clip.family)
         made = forge(bed.samples, bed.mask.regions, attack, sample_rate_hz=rate_hz, rng=rng, donor=donor)
     return final_chain(
@@ -272,25 +270,5 @@ def _render(config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed) 
     )
 
 
-def _donor_at(rate_hz: int, donor: Sound) -> FloatArray:
-    return resample(_load(donor), donor.working_rate_hz, rate_hz)
-
-
 def _in_seconds(regions: Sequence[SampleRegion], rate_hz: int, duration_s: float) -> list[dict[str, float]]:
     return [{"onset_s": r.onset / rate_hz, "offset_s": min(r.offset / rate_hz, duration_s)} for r in regions]
-
-
-def _facts(table: pa.Table, found: Ingested, num_duplicates: int) -> dict[str, Any]:
-    rows = table.select(["partition", "family", "source_component", "duration_s"]).to_pylist()
-    components_in: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        components_in[row["partition"]].add(row["source_component"])
-    return {
-        "recordings": len(found.recordings),
-        "rejects": len(found.rejections),
-        "near_duplicate_pairs": num_duplicates,
-        "components": {partition: len(names) for partition, names in sorted(components_in.items())},
-        "clips": dict(sorted(Counter(row["partition"] for row in rows).items())),
-        "families": dict(sorted(Counter(row["family"] for row in rows).items())),
-        "hours": round(sum(row["duration_s"] for row in rows) / 3600, 4),
-    }

@@ -11,6 +11,7 @@ from fakesound.attacks.command import CommandConfig
 from fakesound.core.audio import MIN_DURATION_S
 from fakesound.core.config import Config
 from fakesound.core.schemas import PARTITIONS
+from fakesound.corpora.masks import Placement
 
 if TYPE_CHECKING:
     from fakesound.attacks.base import Attack
@@ -93,6 +94,36 @@ class BuiltinConfig(Config):
         return self
 
 
+class SceneConfig(Config):
+    """Scenes mixed from the recordings, see `scenes`.
+
+    Attributes:
+        sources_per_block: independent sources, at least, that share a block. Each partition is dealt into as
+            many blocks as its sources allow, and a block is the unit of the bootstrap: the more sources a
+            block has, the more varied its scenes, and the wider every interval.
+        scenes_per_block: scenes mixed from the sources of one block.
+        min_events, max_events: sounds over a scene's bed; the number is uniform between them.
+        min_event_level_db, max_event_level_db: RMS of an event relative to that of the bed, dB; uniform.
+        reverberation_probability: that an event is heard in a room of its own.
+    """
+
+    sources_per_block: int = Field(default=8, ge=2)
+    scenes_per_block: int = Field(default=4, ge=1, le=1000)
+    min_events: int = Field(default=3, ge=1)
+    max_events: int = Field(default=8, le=100)
+    min_event_level_db: float = Field(default=3.0, ge=-20.0)
+    max_event_level_db: float = Field(default=30.0, le=40.0)
+    reverberation_probability: float = Field(default=0.3, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_events > self.max_events:
+            raise ValueError("min_events exceeds max_events")
+        if self.min_event_level_db > self.max_event_level_db:
+            raise ValueError("min_event_level_db exceeds max_event_level_db")
+        return self
+
+
 class CorpusConfig(Config):
     """What determines a corpus, beside the recordings.
 
@@ -112,6 +143,12 @@ class CorpusConfig(Config):
         every_family: 0 forges each partition with the families of its part of the protocol. A number n lets
             every family (but those apart) forge clips of every partition, each wide test mask forged by n
             of them in turn: then any family can be left out later, without building again (`unseen`).
+        placement: where masks lie. 'uniform': every instant of a clip is equally likely to be forged.
+            'activity': of eight turns of a mask, where onsets are strongest, for forged and genuine clips
+            alike; nearer to what a forger does, but level then tells forged frames from others, whatever
+            forged them, so frame scores must be read beside the trivial detectors'.
+        scenes: None makes clips of the recordings as they are; otherwise scenes are mixed from them first, as
+            long as a clip (`corpus.scenes={}` for the defaults).
         builtin: the generated recordings, used when no folder is given.
     """
 
@@ -126,6 +163,8 @@ class CorpusConfig(Config):
     commands: tuple[CommandConfig, ...] = ()
     chain: ChainConfig = OFF
     every_family: int = Field(default=0, ge=0, le=64)
+    placement: Placement = "uniform"
+    scenes: SceneConfig | None = None
     builtin: BuiltinConfig = BuiltinConfig()
 
     def attack(self, family: str) -> "Attack":

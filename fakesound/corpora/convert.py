@@ -5,7 +5,6 @@ a genuine clip. Audio is read a part at a time, so memory does not follow a file
 """
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from fakesound.core.audio import AudioError, FloatArray, iter_mono, probe, resample, write_flac
 from fakesound.core.config import digest_of
@@ -25,9 +23,16 @@ from fakesound.core.store import Place, Pointer, Store, sha256_of
 from fakesound.corpora.imported import is_unaltered, protocol_of, read_imported
 from fakesound.corpora.ingest import Rejection, native_bandwidth_hz
 from fakesound.corpora.leakage import check_manifest
-from fakesound.corpora.manifest import MANIFEST_NAME, REJECTS_NAME, manifest_table, rejects_table, write_table
-from fakesound.corpora.plan import TARGET_RATE_HZ
+from fakesound.corpora.manifest import (
+    MANIFEST_NAME,
+    REJECTS_NAME,
+    counts_of,
+    manifest_table,
+    rejects_table,
+    write_table,
+)
 from fakesound.corpora.polarity import check_polarity
+from fakesound.corpora.sound import TARGET_RATE_HZ
 
 CONVERT_VERSION = 1  # raise it when code changes what a converted corpus holds
 CLIP_S = 10.0
@@ -74,7 +79,7 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
             "description": f"imported from {facts['format']}",
             "import": {name: facts[name] for name in ("format", "seed")},
             "protocol": protocol_of(converted, facts["trained_families"]),
-            "counts": _counts(converted, len(refused)),
+            "counts": counts_of(converted) | {"rejects": len(refused)},
             "sample_rate_hz": TARGET_RATE_HZ,
         }
     )
@@ -162,17 +167,3 @@ def _cut(regions: Sequence[dict[str, float]], onset_s: float, duration_s: float)
         for (first, last), length_s in zip(within, whole, strict=True)
         if last > first and last - first >= min(LEAST_REGION_S, length_s)
     ]
-
-
-def _counts(table: pa.Table, num_refused: int) -> dict[str, Any]:
-    rows = table.select(["partition", "family", "source_component", "duration_s"]).to_pylist()
-    components_in: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        components_in[row["partition"]].add(row["source_component"])
-    return {
-        "clips": dict(sorted(Counter(row["partition"] for row in rows).items())),
-        "components": {partition: len(names) for partition, names in sorted(components_in.items())},
-        "families": dict(sorted(Counter(row["family"] for row in rows).items())),
-        "hours": round(sum(row["duration_s"] for row in rows) / 3600, 4),
-        "rejects": num_refused,
-    }

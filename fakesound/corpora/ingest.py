@@ -21,6 +21,8 @@ _BANDWIDTH_RANGE_DB = 80.0  # content this far below the spectrum's peak is none
 _QUANTISATION_POWER = (1 / 32768) ** 2 / 12
 _SPECTRUM_SAMPLES = 1024
 _SPECTRUM_BLOCK = 1024
+_LEVEL_S = 0.05
+_LEVEL_FLOOR = 1e-10
 _SHOWN_REJECTS = 5
 
 
@@ -53,22 +55,26 @@ class Recording:
     """A usable recording.
 
     Attributes:
-        source_id: relative path.
+        source_id: relative path; a scene's name.
+        heard: source ids of every recording heard in it: its own, or those that a scene was mixed from.
         path: where to read it.
         group: speaker or session; the source id where the pattern does not match.
         pcm_sha256: of the mono samples without leading and trailing silence.
         sample_rate_hz: its own rate.
         bandwidth_hz: highest frequency with content.
+        level_spread_db: standard deviation of its level over 50 ms; low for what sounds steadily.
         stretches: the clips that it is cut into.
         fingerprint: for finding near-duplicates.
     """
 
     source_id: str
+    heard: tuple[str, ...]
     path: Path
     group: str
     pcm_sha256: str
     sample_rate_hz: int
     bandwidth_hz: float
+    level_spread_db: float
     stretches: tuple[Stretch, ...]
     fingerprint: Fingerprint
 
@@ -183,11 +189,13 @@ def _examine(config: CorpusConfig, candidate: Candidate) -> tuple[Recording | No
     sounding = samples[onset:offset]
     recording = Recording(
         source_id=candidate.source_id,
+        heard=(candidate.source_id,),
         path=candidate.path,
         group=_group(candidate.source_id, config.group_pattern),
         pcm_sha256=hashlib.sha256(sounding.tobytes()).hexdigest(),
         sample_rate_hz=rate_hz,
         bandwidth_hz=native_bandwidth_hz(sounding, rate_hz),
+        level_spread_db=_level_spread_db(sounding, rate_hz),
         stretches=tuple(stretches),
         fingerprint=fingerprint(sounding, rate_hz),
     )
@@ -207,6 +215,13 @@ def _digest(path: Path) -> str:
 def _group(source_id: str, pattern: str | None) -> str:
     found = re.search(pattern, source_id) if pattern else None
     return (found.group(1) or source_id) if found else source_id
+
+
+def _level_spread_db(samples: FloatArray, sample_rate_hz: int) -> float:
+    size = min(round(_LEVEL_S * sample_rate_hz), len(samples))
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    power = np.mean(np.square(frames, dtype=np.float64), axis=1)
+    return float(np.std(10 * np.log10(power + _LEVEL_FLOOR)))
 
 
 def _sounding(samples: FloatArray) -> tuple[int, int]:

@@ -25,6 +25,23 @@ def rejects_table(rejections: Sequence[Rejection]) -> pa.Table:
     return pa.Table.from_pylist([{"path": path, "reason": reason} for path, reason in rows], schema=REJECTS)
 
 
+def counts_of(table: pa.Table) -> dict[str, Any]:
+    """Clips and independent sources by partition, clips by family, and hours: kept with a corpus."""
+    by_partition = table.group_by("partition").aggregate(
+        [("clip_id", "count"), ("source_component", "count_distinct")]
+    )
+    families = table["family"].value_counts().to_pylist()
+    sizes = sorted(zip(*(by_partition[name].to_pylist() for name in by_partition.column_names), strict=True))
+    return {
+        "clips": {partition: clips for partition, clips, _ in sizes},
+        "components": {partition: sources for partition, _, sources in sizes},
+        "families": {
+            pair["values"]: pair["counts"] for pair in sorted(families, key=lambda pair: pair["values"])
+        },
+        "hours": round(sum(table["duration_s"].to_pylist()) / 3600, 4),
+    }
+
+
 def write_table(place: Place, name: str, table: pa.Table) -> None:
     """Write a whole Parquet file, or nothing."""
     with place.writing(name) as path:

@@ -9,6 +9,8 @@ that the clip's borders cut becomes two regions.
 Each mask also draws, four times in five, a decoy from the same length distribution: there, the genuine and
 the forged clip alike hold a splice of the same recording. In the genuine clip the mask's own regions are
 such splices as well.
+
+All that is for the placement 'uniform'. With 'activity' the circle is turned to where the sound sets in.
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from fakesound.core.audio import SILENCE_SPAN, FloatArray
 from fakesound.core.regions import SampleRegion
 
 Regime = Literal["train", "wide"]
+Placement = Literal["uniform", "activity"]
 
 MIN_REGION_S = 0.04
 MIN_GAP_S = 0.06  # longer than the longest crossfade, so that two of them never overlap
@@ -30,6 +33,8 @@ TWO_REGIONS_PROBABILITY = 0.2
 DECOY_PROBABILITY = 0.8
 GOLDEN_RATIO = 0.6180339887498949  # its multiples modulo 1 cover a circle as evenly as can be
 _REDRAWS = 50
+_TURNS = 8
+_ONSET_FRAME_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,20 +73,60 @@ def draw_mask(
 
 
 def draw_audible_mask(
-    samples: FloatArray, sample_rate_hz: int, regime: Regime, turn: float, rng: np.random.Generator
+    samples: FloatArray,
+    sample_rate_hz: int,
+    regime: Regime,
+    turn: float,
+    rng: np.random.Generator,
+    *,
+    placement: Placement = "uniform",
 ) -> Mask | None:
     """Draw masks until no region lies in digital silence, where a forgery could be neither made nor found.
 
-    Nothing else about the sound is looked at, so the level of a region says nothing about its label.
+    With the placement 'uniform' nothing else about the sound is looked at, so the level of a region says
+    nothing about its label. With 'activity' a mask is turned to eight places around the circle, and lies
+    where the onsets under its regions are strongest.
 
     Returns:
         None where fifty draws did not find one: the stretch is as good as silent.
     """
     for attempt in range(_REDRAWS):
-        mask = draw_mask(len(samples), sample_rate_hz, regime, (turn + attempt * GOLDEN_RATIO) % 1, rng)
+        start = (turn + attempt * GOLDEN_RATIO) % 1
+        if placement == "activity":
+            mask = _most_active_mask(samples, sample_rate_hz, regime, start, rng)
+        else:
+            mask = draw_mask(len(samples), sample_rate_hz, regime, start, rng)
         if all(np.ptp(samples[r.onset : r.offset]) > SILENCE_SPAN for r in (*mask.regions, *mask.decoys)):
             return mask
     return None
+
+
+def _most_active_mask(
+    samples: FloatArray, sample_rate_hz: int, regime: Regime, turn: float, rng: np.random.Generator
+) -> Mask:
+    """Of eight turns of the mask that `draw_mask` would draw, the one over the strongest onsets."""
+    state = rng.bit_generator.state
+    rises, hop = _level_rises(samples, sample_rate_hz)
+
+    def strength(mask: Mask) -> float:
+        return float(np.mean(np.concatenate([rises[r.onset // hop : r.offset // hop] for r in mask.regions])))
+
+    turned = []
+    for step in range(_TURNS):
+        rng.bit_generator.state = state
+        turned.append(draw_mask(len(samples), sample_rate_hz, regime, (turn + step / _TURNS) % 1, rng))
+    return max(turned, key=strength)
+
+
+def _level_rises(samples: FloatArray, sample_rate_hz: int) -> tuple[NDArray[np.float64], int]:
+    """By how much the RMS rises from each 10 ms frame's predecessor (0 where it falls), and the hop.
+
+    In amplitude, not in decibels: an onset in a loud passage weighs more than one in a quiet passage.
+    """
+    hop = round(_ONSET_FRAME_S * sample_rate_hz)
+    frames = samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float64)
+    levels = np.sqrt(np.mean(frames**2, axis=1))
+    return np.maximum(0, np.diff(levels, prepend=levels[0])), hop
 
 
 def _draw_length(num_samples: int, shortest: int, gap: int, regime: Regime, rng: np.random.Generator) -> int:

@@ -3,32 +3,16 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fakesound.attacks.splice import SPLICE
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE, PARTITIONS
 from fakesound.corpora.config import CorpusConfig
-from fakesound.corpora.ingest import Recording, Stretch
-from fakesound.corpora.masks import GOLDEN_RATIO, Regime
+from fakesound.corpora.ingest import Recording
+from fakesound.corpora.masks import GOLDEN_RATIO, Placement, Regime
 from fakesound.corpora.seeds import rng_for, seed_for
-
-TARGET_RATE_HZ = 32_000
-_MIN_WORKING_RATE_HZ = 8_000
-_BAND_MARGIN = 2.2  # working rate over bandwidth: Nyquist with room for a filter's slope
-_WORTH_RESAMPLING = 0.85
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A stretch of a recording, to be read at the rate that its content fills."""
-
-    source_id: str
-    path: Path
-    stretch: Stretch
-    native_rate_hz: int
-    working_rate_hz: int
+from fakesound.corpora.sound import Sound
 
 
 @dataclass(frozen=True)
@@ -41,6 +25,7 @@ class ClipPlan:
         mask_id: of the mask; with the corpus seed it draws the mask.
         regime: of the mask.
         turn: of the mask's circle, in [0, 1).
+        placement: whether the sound may turn it further.
         seed: draws the attack or the genuine splices.
         donor: for the families that need one.
     """
@@ -50,6 +35,7 @@ class ClipPlan:
     mask_id: str
     regime: Regime
     turn: float
+    placement: Placement
     seed: int
     donor: Sound | None
 
@@ -76,16 +62,6 @@ class _Placed:
     component: str
 
 
-def working_rate_hz(native_rate_hz: int, bandwidth_hz: float) -> int:
-    """The rate to forge at: such that content reaches close to Nyquist, and no more than the final rate.
-
-    An attack at the header's rate fills the empty band of what was upsampled, and gives itself away.
-    """
-    useful = min(native_rate_hz, TARGET_RATE_HZ)
-    wanted = max(_MIN_WORKING_RATE_HZ, round(_BAND_MARGIN * bandwidth_hz / 100) * 100)
-    return wanted if wanted < _WORTH_RESAMPLING * useful else useful
-
-
 def plan_clips(
     recordings: Sequence[Recording],
     component_of: Mapping[str, str],
@@ -98,7 +74,7 @@ def plan_clips(
         recordings: usable ones.
         component_of: component by source id.
         partition_of: partition by component.
-        config: seeds, variants, families.
+        config: seeds, variants, families, placement.
 
     Raises:
         UserError: a family needs a donor from another source, and its partition has but one.
@@ -107,10 +83,9 @@ def plan_clips(
     for recording in recordings:
         component = component_of[recording.source_id]
         for index, stretch in enumerate(recording.stretches):
-            rate_hz = working_rate_hz(recording.sample_rate_hz, recording.bandwidth_hz)
-            sound = Sound(recording.source_id, recording.path, stretch, recording.sample_rate_hz, rate_hz)
             name = f"{digest_of(recording.source_id)[:10]}-{index:03d}"
-            by_partition[partition_of[component]].append(_Placed(name, sound, recording, component))
+            placed = _Placed(name, Sound.of(recording, stretch), recording, component)
+            by_partition[partition_of[component]].append(placed)
     plans = []
     for partition in PARTITIONS:
         placed = sorted(by_partition[partition], key=lambda p: seed_for(config.seed, "rotation", p.name))
@@ -172,6 +147,7 @@ def _clips(
             mask_id=f"{one.name}-{mask}",
             regime=regime,
             turn=(start.random() + number * GOLDEN_RATIO) % 1,
+            placement=config.placement,
             seed=seed_for(config.seed, "clip", clip_id),
             donor=donors.draw(one, family) if is_splice else None,
         )

@@ -19,8 +19,8 @@ from fakesound.corpora.build import build_corpus
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.leakage import check_manifest
 from fakesound.corpora.manifest import read_manifest, read_rejects
-from fakesound.corpora.plan import working_rate_hz
 from fakesound.corpora.protocol import held_out
+from fakesound.corpora.sound import working_rate_hz
 from fakesound.corpora.views import VIEWS, view_rows
 
 CONFIG = CorpusConfig(variants=1, group_pattern="people/([^/]+)/")
@@ -194,6 +194,24 @@ def test_an_external_command_forges_and_noise_is_a_pairs_own(
             outside[max(0, onset - 1_200) : offset + 1_200] = False
         assert np.abs(forged - genuine)[outside].max(initial=0) < 2e-4
         assert np.abs(forged - genuine).max() > 1e-3
+
+
+def test_placement_by_activity_turns_masks_and_changes_nothing_else(
+    corpus: Place, folder: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"placement": "activity"})
+    place = build_corpus(config, Store(str(tmp_path)), str(folder), jobs=1).open()
+    turned = {row["clip_id"]: row for row in read_manifest(place).to_pylist()}
+    moved = 0
+    for row in read_manifest(corpus).to_pylist():
+        other = turned.pop(row["clip_id"])
+        assert [other[key] for key in ("family", "partition", "seed")] == [
+            row[key] for key in ("family", "partition", "seed")
+        ]
+        seconds = [sum(r["offset_s"] - r["onset_s"] for r in one["regions"]) for one in (row, other)]
+        assert abs(seconds[0] - seconds[1]) < 0.001
+        moved += row["regions"] != other["regions"]
+    assert not turned and moved > 10
 
 
 def test_nothing_to_build_from(tmp_path: Path) -> None:

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakesound.corpora.masks import MIN_GAP_S, MIN_REGION_S, Regime, draw_audible_mask, draw_mask
+from fakesound.corpora.masks import (
+    MIN_GAP_S,
+    MIN_REGION_S,
+    Mask,
+    Placement,
+    Regime,
+    draw_audible_mask,
+    draw_mask,
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -68,3 +76,30 @@ def test_regions_in_digital_silence_are_drawn_again() -> None:
     for seed in range(20):
         mask = draw_audible_mask(samples, 8_000, "train", 0.3, np.random.default_rng(seed))
         assert mask is None or all(np.ptp(samples[a:b]) > 0 for a, b in (*mask.regions, *mask.decoys))
+
+
+def test_activity_turns_a_mask_to_where_sounds_set_in() -> None:
+    """Three bursts in the second half of a quiet clip."""
+    rate_hz, onsets = 8_000, (17_000, 21_000, 26_000)
+    samples = (0.001 * np.random.default_rng(0).standard_normal(4 * rate_hz)).astype(np.float32)
+    for onset in onsets:
+        samples[onset : onset + 800] += 0.3 * np.random.default_rng(onset).standard_normal(800)
+
+    def draw(placement: Placement, seed: int) -> Mask | None:
+        rng = np.random.default_rng(seed)
+        return draw_audible_mask(samples, rate_hz, "train", seed / 100, rng, placement=placement)
+
+    def num_on_onsets(placement: Placement) -> int:
+        masks = [draw(placement, seed) for seed in range(100)]
+        return sum(
+            any(r.onset <= onset < r.offset for r in mask.regions for onset in onsets)
+            for mask in masks
+            if mask is not None
+        )
+
+    assert num_on_onsets("uniform") < 70
+    assert num_on_onsets("activity") >= 95
+    for seed in range(5):
+        untouched = draw_mask(len(samples), rate_hz, "train", seed / 100, np.random.default_rng(seed))
+        assert draw("uniform", seed) == untouched
+        assert draw("activity", seed) == draw("activity", seed) is not None
