@@ -132,49 +132,76 @@ def _partners(names: Sequence[str], seed: int) -> dict[str, str]:
     return partners
 
 
+@dataclass(frozen=True)
+class _MaskPlan:
+    """A mask to be drawn, and which families forge under it: by role, which names the clip."""
+
+    name: str
+    regime: Regime
+    turn: float
+    cast: Mapping[str, str]
+
+
 def _clips(
     one: _Placed, index: int, partition: str, donors: _Donors, config: CorpusConfig
 ) -> tuple[ClipPlan, ...]:
-    protocol = config.protocol
-
-    def clip(role: str, mask: str, regime: Regime, family: str, number: int = index) -> ClipPlan:
-        clip_id = f"{one.name}-{mask}-{role}"
-        start = rng_for(config.seed, "turn", partition, regime)
+    def clip(mask: _MaskPlan, role: str, family: str) -> ClipPlan:
+        clip_id = f"{one.name}-{mask.name}-{role}"
         is_splice = family != GENUINE and config.attack(family).mechanism == SPLICE.mechanism
         return ClipPlan(
             clip_id=clip_id,
             family=family,
-            mask_id=f"{one.name}-{mask}",
-            regime=regime,
-            turn=(start.random() + number * GOLDEN_RATIO) % 1,
+            mask_id=f"{one.name}-{mask.name}",
+            regime=mask.regime,
+            turn=mask.turn,
             placement=config.placement,
             seed=seed_for(config.seed, "clip", clip_id),
             donor=donors.draw(one, family) if is_splice else None,
         )
 
+    return tuple(
+        clip(mask, role, family)
+        for mask in _masks(index, partition, config)
+        for role, family in {"genuine": GENUINE, **mask.cast}.items()
+    )
+
+
+def _masks(index: int, partition: str, config: CorpusConfig) -> list[_MaskPlan]:
+    """The masks of stretch number `index` of a partition."""
+    protocol, count = config.protocol, config.every_family
     everyone = (*protocol.seen, *protocol.validation_unseen, *protocol.test_unseen)
+
+    def mask_of_one(name: str, regime: Regime, role: str, families: Sequence[str], number: int) -> _MaskPlan:
+        """The partition's mask `number`, under which one family forges.
+
+        Each family's masks turn by a sequence of their own: of one for all a family would get every n-th,
+        and such multiples of the golden ratio may lie close together. Position would then say something.
+        """
+        families = everyone if count else families
+        family = _in_turn(families, number)
+        turn = _turn(number // len(families), config.seed, partition, regime, family)
+        return _MaskPlan(name, regime, turn, {role: family})
+
     if partition == "test":
-        count = config.every_family
         wide = {"hard": _in_turn(protocol.seen, index + 1), "zeroshot": _in_turn(protocol.test_unseen, index)}
         if count:
             wide = {f"wide{turn}": _in_turn(everyone, index * count + turn) for turn in range(count)}
-        return (
-            clip("genuine", "train", "train", GENUINE),
-            clip("easy", "train", "train", _in_turn(everyone if count else protocol.seen, index)),
-            clip("genuine", "wide", "wide", GENUINE),
-            *(clip(role, "wide", "wide", family) for role, family in wide.items()),
-            clip("splice", "wide", "wide", _in_turn(protocol.apart, index)),
-        )
+        wide["splice"] = _in_turn(protocol.apart, index)
+        return [
+            mask_of_one("train", "train", "easy", protocol.seen, index),
+            _MaskPlan("wide", "wide", _turn(index, config.seed, partition, "wide"), wide),
+        ]
     is_unseen = partition == "validation_unseen"
     regime: Regime = "wide" if is_unseen else "train"
     families = protocol.validation_unseen if is_unseen else protocol.seen
-    families = everyone if config.every_family else families
-    made = []
-    for variant in range(config.variants):
-        mask, number = f"{regime}{variant}", index * config.variants + variant
-        made.append(clip("genuine", mask, regime, GENUINE, number))
-        made.append(clip("forged", mask, regime, _in_turn(families, number), number))
-    return tuple(made)
+    return [
+        mask_of_one(f"{regime}{variant}", regime, "forged", families, index * config.variants + variant)
+        for variant in range(config.variants)
+    ]
+
+
+def _turn(number: int, seed: int, *sequence: str) -> float:
+    return (rng_for(seed, "turn", *sequence).random() + number * GOLDEN_RATIO) % 1
 
 
 def _in_turn(families: Sequence[str], index: int) -> str:

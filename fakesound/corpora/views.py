@@ -65,16 +65,16 @@ def view_rows(table: pa.Table, view: str, roles: Roles) -> pa.Table:
     here = rows_where(table, partition=partition)
     if regime != _ANY:
         here = rows_where(here, length_regime=regime)
-    return _with_joined_components(here if part == _ANY else _forged_by(here, roles[part]))
+    return _with_joined_components(here if part == _ANY else forged_by(here, roles[part]))
 
 
 def partition_rows(table: pa.Table, partition: str, roles: Roles) -> pa.Table:
     """The rows that training may use of a partition: train, validation or validation_unseen."""
     part = "validation_unseen" if partition == "validation_unseen" else "seen"
-    return _forged_by(rows_where(table, partition=partition), roles[part])
+    return forged_by(rows_where(table, partition=partition), roles[part])
 
 
-def _forged_by(rows: pa.Table, families: Sequence[str]) -> pa.Table:
+def forged_by(rows: pa.Table, families: Sequence[str]) -> pa.Table:
     """Clips that these families forged, and the genuine ones but for twins of what other families forged."""
     is_genuine, is_theirs = is_one_of(rows["family"], [GENUINE]), is_one_of(rows["family"], families)
     masks = rows["mask_id"]

@@ -21,10 +21,9 @@ from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region, frame_labels
 from fakesound.core.schemas import GENUINE
 from fakesound.core.store import Place
-from fakesound.core.tables import rows_where
 from fakesound.corpora.manifest import read_manifest
 from fakesound.corpora.protocol import Roles
-from fakesound.corpora.views import partition_rows, view_rows, views_of
+from fakesound.corpora.views import forged_by, partition_rows, view_rows, views_of
 from fakesound.metrics import ranking
 from fakesound.metrics.bootstrap import Estimate, Resampler, ranked
 from fakesound.metrics.clip import roc_auc
@@ -48,8 +47,8 @@ WHOLE = "all"  # the part that is every clip of the view
 
 @dataclass(frozen=True)
 class TrivialRow:
-    """What a trivial detector reaches on a view, or on one family's forged clips and all genuine ones of it:
-    AUC with its 95% interval over sources."""
+    """What a trivial detector reaches on a view, or on one family's clips of it and their genuine twins: AUC
+    with its 95% interval over sources."""
 
     view: str
     part: str
@@ -118,13 +117,11 @@ def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> l
 
 
 def _parts(clips: pa.Table) -> dict[str, pa.Table]:
-    """The view, and each of its families with all genuine clips where there is more than one family."""
+    """The view, and each of its families with its genuine twins where there is more than one family."""
     if not clips.num_rows:
         return {}
     families = sorted(set(clips["family"].to_pylist()) - {GENUINE})
-    by_family = {
-        family: rows_where(clips, family=[family, GENUINE]) for family in families if len(families) > 1
-    }
+    by_family = {family: forged_by(clips, [family]) for family in families if len(families) > 1}
     return {WHOLE: clips} | by_family
 
 

@@ -7,22 +7,20 @@ import soundfile
 from conftest import sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planned import made_up_recording
 
 from fakesound.core.audio import read_mono
-from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
 from fakesound.core.parallel import MIN_ITEMS_PER_PROCESS
 from fakesound.core.schemas import GENUINE, PARTITIONS
 from fakesound.core.store import Place, Store
 from fakesound.corpora import build as building
 from fakesound.corpora.build import build_corpus
-from fakesound.corpora.cluster import Fingerprint
 from fakesound.corpora.config import CorpusConfig, SceneConfig, Shares
-from fakesound.corpora.ingest import Recording, Stretch, ingest, scan
+from fakesound.corpora.ingest import Recording, ingest, scan
 from fakesound.corpora.leakage import check_manifest
 from fakesound.corpora.manifest import read_manifest, read_rejects
 from fakesound.corpora.partition import LEAST_COMPONENTS
-from fakesound.corpora.plan import plan_clips
 from fakesound.corpora.scenes import PEAK, Mixer, ScenePlan, Scenes, build_scenes, plan_scenes
 from fakesound.corpora.seeds import rng_for
 from fakesound.corpora.sound import Sound
@@ -72,23 +70,6 @@ def corpus(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     return build_corpus(config, Store(str(tmp_path_factory.mktemp("corpus"))), str(many), jobs=1).open()
 
 
-def made_up(
-    source_id: str, duration_s: float, spread_db: float = 3.0, path: Path = Path("nowhere")
-) -> Recording:
-    return Recording(
-        source_id=source_id,
-        heard=(source_id,),
-        path=path,
-        group=source_id,
-        pcm_sha256="",
-        sample_rate_hz=8_000,
-        bandwidth_hz=3_500.0,
-        level_spread_db=spread_db,
-        stretches=(Stretch(0, int(8_000 * duration_s)),),
-        fingerprint=Fingerprint(np.zeros((0, 128), np.float32), np.zeros(0, np.int64), 0),
-    )
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=20, max_size=60),
@@ -101,7 +82,7 @@ def test_blocks_share_no_source_and_stay_in_their_partition(
     rng = np.random.default_rng(seed)
     component_of = {f"{c}-{i}": str(c) for c, size in enumerate(sizes) for i in range(size)}
     partition_of = {str(c): PARTITIONS[c % 4] for c in range(len(sizes))}
-    recordings = [made_up(name, rng.uniform(0.4, 9), rng.uniform(1, 20)) for name in component_of]
+    recordings = [made_up_recording(name, rng.uniform(0.4, 9), rng.uniform(1, 20)) for name in component_of]
     config = SceneConfig(sources_per_block=per_block, scenes_per_block=3)
     if len(sizes) // 4 < per_block * LEAST_COMPONENTS["test"]:
         with pytest.raises(UserError, match="independent sources in partition"):
@@ -122,9 +103,9 @@ def test_blocks_share_no_source_and_stay_in_their_partition(
 
 
 def test_beds_are_long_and_steady() -> None:
-    recordings = [made_up("long-steady", 8.0, 2.0), made_up("long-restless", 9.0, 15.0)]
-    recordings += [made_up(f"short{index}", 0.5, 1.0) for index in range(2)]
-    recordings += [made_up(f"other{index}", 1.0) for index in range(16)]
+    recordings = [made_up_recording("long-steady", 8.0, 2.0), made_up_recording("long-restless", 9.0, 15.0)]
+    recordings += [made_up_recording(f"short{index}", 0.5, 1.0) for index in range(2)]
+    recordings += [made_up_recording(f"other{index}", 1.0) for index in range(16)]
     names = [recording.source_id for recording in recordings]
     partition_of = dict(zip(names, ["train"] * 4 + [*PARTITIONS[1:], "test"] * 4, strict=True))
     plans, _ = plan_scenes(
@@ -141,7 +122,7 @@ def test_what_is_listed_is_heard_and_what_is_heard_is_listed(tmp_path: Path, see
     for index, tone_hz in enumerate(tones_hz):
         path = tmp_path / f"{index}.wav"
         soundfile.write(path, 0.3 * np.sin(2 * np.pi * tone_hz * np.arange(8_000) / 8_000), 8_000)
-        recording = made_up(str(index), 1.0, path=path)
+        recording = made_up_recording(str(index), 1.0, path=path)
         tones.append(Sound.of(recording, recording.stretches[0]))
     bed, *events = rng_for(seed, "pick").permutation(12)[:5]
     plan = ScenePlan("s.flac", "b", tones[bed], tuple(tones[index] for index in events))
@@ -234,7 +215,7 @@ def test_settings_that_contradict_each_other_are_refused(values: dict[str, float
 
 
 def test_a_source_that_vanished_is_named(many: Path) -> None:
-    gone = made_up("gone.wav", 1.0, path=many / "gone.wav")
+    gone = made_up_recording("gone.wav", 1.0, path=many / "gone.wav")
     bed = Sound.of(gone, gone.stretches[0])
     with pytest.raises(UserError, match=r"gone\.wav could be read a moment ago.*run again"):
         Mixer(SceneConfig(), 1.0, 0).mix(ScenePlan("s.flac", "b", bed, (bed,)))
@@ -281,21 +262,6 @@ def test_genuine_clips_hold_abrupt_onsets(corpus: Place, many: Path) -> None:
     genuine = [row for row in read_manifest(corpus).to_pylist() if row["family"] == GENUINE]
     steep = [row for row in genuine if steepest_rise_db(corpus.checked_path(row["path"])) > 20]
     assert len(steep) > len(genuine) / 4
-
-
-def test_off_means_unchanged() -> None:
-    """The plan of a corpus without scenes, down to every seed, is what it was before there were scenes."""
-    config = CorpusConfig(variants=2, every_family=2)
-    assert config.scenes is None and config.placement == "uniform"
-    recordings = [made_up(f"r{index}", 1.0 + index % 3) for index in range(24)]
-    names = {recording.source_id: recording.source_id for recording in recordings}
-    partition_of = {name: PARTITIONS[index % 4] for index, name in enumerate(names)}
-    planned = [
-        [clip.clip_id, clip.family, clip.mask_id, clip.turn, clip.seed, clip.donor and clip.donor.source_id]
-        for plan in plan_clips(recordings, names, partition_of, config)
-        for clip in plan.clips
-    ]
-    assert digest_of(planned) == "3b314524f05a883d"
 
 
 def levels_db(samples: np.ndarray, hop: int) -> np.ndarray:
