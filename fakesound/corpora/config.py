@@ -140,9 +140,9 @@ class CorpusConfig(Config):
         protocol: which attack families play which part.
         commands: families that external commands forge; the protocol may name them.
         chain: noise and codecs that both clips of a pair go through; none by default.
-        every_family: 0 forges each partition with the families of its part of the protocol. A number n lets
-            every family (but those apart) forge clips of every partition, each wide test mask forged by n
-            of them in turn: then any family can be left out later, without building again (`unseen`).
+        every_family: each partition is forged by the families of its part of the protocol or, if true, by
+            all of them (but those apart) in turn, and each wide test mask by every one. Then any family can
+            be left out later, without building again (`unseen`), and all are judged on the same masks.
         placement: where masks lie. 'uniform': every instant of a clip is equally likely to be forged.
             'activity': of eight turns of a mask, where onsets are strongest, for forged and genuine clips
             alike; nearer to what a forger does, but level then tells forged frames from others, whatever
@@ -162,7 +162,7 @@ class CorpusConfig(Config):
     protocol: Protocol = Field(default_factory=Protocol)
     commands: tuple[CommandConfig, ...] = ()
     chain: ChainConfig = OFF
-    every_family: int = Field(default=0, ge=0, le=64)
+    every_family: bool = False
     placement: Placement = "uniform"
     scenes: SceneConfig | None = None
     builtin: BuiltinConfig = BuiltinConfig()

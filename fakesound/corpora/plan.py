@@ -168,7 +168,7 @@ def _clips(
 
 def _masks(index: int, partition: str, config: CorpusConfig) -> list[_MaskPlan]:
     """The masks of stretch number `index` of a partition."""
-    protocol, count = config.protocol, config.every_family
+    protocol = config.protocol
     everyone = (*protocol.seen, *protocol.validation_unseen, *protocol.test_unseen)
 
     def mask_of_one(name: str, regime: Regime, role: str, families: Sequence[str], number: int) -> _MaskPlan:
@@ -177,15 +177,15 @@ def _masks(index: int, partition: str, config: CorpusConfig) -> list[_MaskPlan]:
         Each family's masks turn by a sequence of their own: of one for all a family would get every n-th,
         and such multiples of the golden ratio may lie close together. Position would then say something.
         """
-        families = everyone if count else families
+        families = everyone if config.every_family else families
         family = _in_turn(families, number)
         turn = _turn(number // len(families), config.seed, partition, regime, family)
         return _MaskPlan(name, regime, turn, {role: family})
 
     if partition == "test":
         wide = {"hard": _in_turn(protocol.seen, index + 1), "zeroshot": _in_turn(protocol.test_unseen, index)}
-        if count:
-            wide = {f"wide{turn}": _in_turn(everyone, index * count + turn) for turn in range(count)}
+        if config.every_family:
+            wide = {family: family for family in everyone}
         wide["splice"] = _in_turn(protocol.apart, index)
         return [
             mask_of_one("train", "train", "easy", protocol.seen, index),

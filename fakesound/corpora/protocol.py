@@ -14,8 +14,6 @@ from fakesound.core.tables import rows_where
 
 PARTS = ("seen", "validation_unseen", "test_unseen", "apart")
 
-REBUILD = "build the corpus with corpus.every_family=1 or more"
-
 Roles = Mapping[str, Sequence[str]]
 """Part (see PARTS) -> families that play it; an imported dataset also names its "views", see `views_of`."""
 
@@ -24,9 +22,9 @@ def held_out(roles: Roles, unseen: Sequence[str], table: pa.Table) -> Roles:
     """The roles with `unseen` as the families of the zeroshot view, and no clip of theirs trained on.
 
     Leaving out a family leaves its cousins in training; leaving out a mechanism leaves out all of them.
-    Everything else that forged the train partition is seen, but for the validation_unseen families: those of
-    the corpus, or, where these are left out themselves, the families of the first other mechanism (by name)
-    that is no cousin of what is left out.
+    Everything else that was seen, or forged the train partition, is seen, but for the validation_unseen
+    families: those of the corpus, or, where these are left out themselves, the families of the first other
+    mechanism (by name) that is no cousin of what is left out.
 
     Args:
         roles: of the corpus.
@@ -39,27 +37,42 @@ def held_out(roles: Roles, unseen: Sequence[str], table: pa.Table) -> Roles:
     """
     if not unseen:
         return roles
-    mechanism_of = _mechanisms(table)
-    left_out = {family for name in unseen for family in _families(name, mechanism_of)}
-    missing = left_out - _forged(table, "test")
-    if missing:
-        raise UserError(f"no test clip is forged by {', '.join(sorted(missing))}: {REBUILD}")
+    mechanism_of, tested = _mechanisms(table), _forged(table, "test")
+    left_out: set[str] = set()
+    for name in unseen:
+        families = _families(name, mechanism_of, tested)
+        if not tested.intersection(families):
+            raise UserError(f"no test clip is forged by {name}: {_advice(roles)}")
+        left_out.update(families)
     choosing = _validation_families(roles, left_out, mechanism_of, _forged(table, "validation_unseen"))
-    kept_back = {mechanism_of[family] for family in choosing}
-    seen = [
-        family
-        for family in sorted(_forged(table, "train") - left_out - set(roles["apart"]))
-        if mechanism_of[family] not in kept_back
-    ]
+    kept_back = {mechanism_of.get(family, family) for family in choosing}
+    trained = {*roles["seen"], *_forged(table, "train")} - left_out - set(roles["apart"])
+    seen = [family for family in sorted(trained) if mechanism_of.get(family, family) not in kept_back]
     if not seen:
-        raise UserError(f"leaving out {', '.join(sorted(left_out))} leaves nothing to train on: {REBUILD}")
+        raise UserError(
+            f"leaving out {', '.join(sorted(left_out))} leaves nothing to train on: {_advice(roles)}"
+        )
     return {
-        **roles,
+        **_with_views_of_unseen(roles),
         "seen": seen,
         "validation_unseen": choosing,
         "test_unseen": sorted(left_out),
         "apart": [family for family in roles["apart"] if family not in left_out],
     }
+
+
+def _advice(roles: Roles) -> str:
+    return "leave out another" if "views" in roles else "build the corpus with corpus.every_family=true"
+
+
+def _with_views_of_unseen(roles: Roles) -> Roles:
+    """An imported dataset's views with those that tell seen from unseen; it may have had nothing unseen."""
+    if "views" not in roles:
+        return roles
+    views = roles["views"]
+    by_length = "easy" in views or "hard" in views
+    of_test = ("easy", "hard", "zeroshot") if by_length else ("test", "test_seen", "test_unseen")
+    return {**roles, "views": [*(view for view in views if view.startswith("validation")), *of_test]}
 
 
 def _mechanisms(table: pa.Table) -> dict[str, str]:
@@ -68,10 +81,11 @@ def _mechanisms(table: pa.Table) -> dict[str, str]:
     return {pair["family"]: pair["mechanism"] for pair in pairs if pair["family"] != GENUINE}
 
 
-def _families(name: str, mechanism_of: Mapping[str, str]) -> list[str]:
-    if name in mechanism_of:
-        return [name]
+def _families(name: str, mechanism_of: Mapping[str, str], tested: set[str]) -> list[str]:
+    """The family of that name, or all families of the mechanism; of a name that is both, what was tested."""
     members = [family for family, mechanism in mechanism_of.items() if mechanism == name]
+    if name in mechanism_of and (name in tested or not tested.intersection(members)):
+        return [name]
     if not members:
         known = ", ".join(sorted({*mechanism_of, *mechanism_of.values()}))
         raise UserError(f"no clip is forged by {name!r}; families and mechanisms of this corpus: {known}")
@@ -94,5 +108,5 @@ def _validation_families(
         return []
     others = sorted({mechanism_of[family] for family in available - set(roles["apart"])} - cousins)
     if not others:
-        raise UserError(f"no other unseen families are left to make choices on: {REBUILD}")
+        raise UserError(f"no other unseen families are left to make choices on: {_advice(roles)}")
     return sorted(family for family in available if mechanism_of[family] == others[0])

@@ -10,8 +10,10 @@
 | splice | test | real sound of another source; reported apart | wide, the masks of hard |
 
 In a corpus built here each holds as many genuine clips as forged ones, made of the same stretches with the
-same masks. An imported dataset comes as it is, and its protocol names the views that it has: those above, or
-its test partition whole (test), by families seen in training (test_seen) and by the others (test_unseen).
+same masks; where every family forged every wide mask (`corpus.every_family`), one genuine clip stands for as
+many forged ones as the view has families. An imported dataset comes as it is, and its protocol names the
+views that it has: those above, or its test partition whole (test), by families seen in training (test_seen)
+and by the others (test_unseen).
 """
 
 from collections.abc import Sequence

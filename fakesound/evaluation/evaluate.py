@@ -50,6 +50,7 @@ def evaluate(
     config: EvaluationConfig,
     *,
     patch_frames: int,
+    trained_shares: tuple[float, float] | None = TRAIN_SHARE,
     trivial: Iterable[TrivialRow] = (),
     facts: Mapping[str, JsonValue] | None = None,
 ) -> EvaluationResult:
@@ -60,6 +61,7 @@ def evaluate(
         operating_points: model -> thresholds, chosen on validation.
         config: of the bootstrap.
         patch_frames: frames that one token of the first model covers, for the oracle's ceiling.
+        trained_shares: least and greatest share of a clip that was forged in training; None: not known.
         trivial: rows of the trivial detectors.
         facts: kept with the result: digests, versions, configuration.
 
@@ -84,7 +86,7 @@ def evaluate(
         references[split] = _references(first, resampler, patch_frames)
         for name, view in views.items():
             models[name].splits[split] = _group(view, models[name].operating_point, resampler)
-            models[name].parts[split] = _parts(view, models[name].operating_point, config)
+            models[name].parts[split] = _parts(view, models[name].operating_point, config, trained_shares)
     return EvaluationResult(
         models=models,
         references=references,
@@ -121,18 +123,23 @@ def _require_same_clips(views: Mapping[str, View], split: str) -> None:
             )
 
 
-def _parts(view: View, point: OperatingPoint, config: EvaluationConfig) -> dict[str, Group]:
+def _parts(
+    view: View, point: OperatingPoint, config: EvaluationConfig, trained_shares: tuple[float, float] | None
+) -> dict[str, Group]:
     """Each attack family, and, where a view has both, lengths that training has seen and those it has not."""
     members = {family: view.families == family for family in view.forged_families}
-    shares = view.forged_shares
-    tolerance = 1 / np.bincount(view.frames.clip_of_cell)  # a frame: labels round the borders
-    shortest, longest = TRAIN_SHARE
-    is_inside = (shares >= shortest - tolerance) & (shares <= longest + tolerance)
-    lengths = {INSIDE: is_inside & view.labels, OUTSIDE: ~is_inside & view.labels}
-    if all(forged.any() for forged in lengths.values()):
-        members |= lengths
+    if trained_shares is not None:
+        lengths = _by_length(view, *trained_shares)
+        members |= lengths if all(forged.any() for forged in lengths.values()) else {}
     views = {name: view.with_forged(forged) for name, forged in members.items()}
     return {name: _group(part, point, _resampler(part, config)) for name, part in views.items()}
+
+
+def _by_length(view: View, least: float, most: float) -> dict[str, NDArray[np.bool_]]:
+    shares = view.forged_shares
+    tolerance = 1 / np.bincount(view.frames.clip_of_cell)  # a frame: labels round the borders
+    is_inside = (shares >= least - tolerance) & (shares <= most + tolerance)
+    return {INSIDE: is_inside & view.labels, OUTSIDE: ~is_inside & view.labels}
 
 
 def _group(view: View, point: OperatingPoint, resampler: Resampler) -> Group:

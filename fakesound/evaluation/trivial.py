@@ -84,10 +84,10 @@ class _Items:
 
 
 def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> list[TrivialRow]:
-    """AUC of the trivial detectors on every view of a finished corpus that has clips, and on its families.
+    """AUC of the trivial detectors on each view that has both classes, and on each of its families.
 
     Args:
-        corpus: the corpus; its audio is read.
+        corpus: a finished one; its audio is read.
         roles: of the attack families.
         jobs: processes; default: one a core.
 
@@ -99,16 +99,15 @@ def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> l
     train = partition_rows(table, "train", roles)
     rows = []
     for level in ("clip", "frame"):
-        fitted = _fit(_items(_cues_of(train, cues), train, level))
+        fitted = _fit(_items(_cues_of(train, cues), train, level)) if _has_both(train) else None
         for view in views_of(roles):
             clips = view_rows(table, view, roles)
             for part, members in _parts(clips).items():
                 items = _items(_cues_of(members, cues), members, level)
                 sources = np.asarray(members["source_component"].to_pylist())
-                scores: dict[Fit, NDArray[np.float64]] = {
-                    "train": fitted.decision_function(items.features),
-                    "cross": _cross_fitted(items, sources),
-                }
+                scores: dict[Fit, NDArray[np.float64]] = {"cross": _cross_fitted(items, sources)}
+                if fitted is not None:
+                    scores = {"train": fitted.decision_function(items.features), **scores}
                 rows += [
                     TrivialRow(view, part, level, fit, *_estimate(items, found, sources))
                     for fit, found in scores.items()
@@ -118,11 +117,16 @@ def trivial_detectors(corpus: Place, roles: Roles, jobs: int | None = None) -> l
 
 def _parts(clips: pa.Table) -> dict[str, pa.Table]:
     """The view, and each of its families with its genuine twins where there is more than one family."""
-    if not clips.num_rows:
+    if not _has_both(clips):
         return {}
     families = sorted(set(clips["family"].to_pylist()) - {GENUINE})
     by_family = {family: forged_by(clips, [family]) for family in families if len(families) > 1}
     return {WHOLE: clips} | by_family
+
+
+def _has_both(clips: pa.Table) -> bool:
+    """Whether there are genuine and forged clips: with one class alone there is nothing to tell apart."""
+    return len(clips["label"].unique()) == 2
 
 
 def read_cues(corpus: Place, table: pa.Table, jobs: int | None = None) -> dict[str, ClipCues]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fakesound.core.config import Config
 from fakesound.core.errors import UserError
@@ -64,6 +64,11 @@ class RunConfig(Config):
     sweep: SweepConfig = SweepConfig()
     launch: LaunchConfig = LaunchConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("unseen")
+    @classmethod
+    def _in_one_order(cls, unseen: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(unseen)))
 
     @model_validator(mode="before")
     @classmethod

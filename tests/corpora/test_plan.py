@@ -12,7 +12,7 @@ from fakesound.corpora.build import CORPUS_VERSION
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.plan import StretchPlan, plan_clips
 
-GOLDEN_OF_VERSION = {3: "000c812107b92250"}
+GOLDEN_OF_VERSION = {3: "f403984cdc833d0d"}
 
 
 def plan(config: CorpusConfig, num_recordings: int) -> list[StretchPlan]:
@@ -25,15 +25,26 @@ def plan(config: CorpusConfig, num_recordings: int) -> list[StretchPlan]:
 def test_a_changed_plan_is_another_version_of_corpora() -> None:
     planned = [
         [clip.clip_id, clip.family, clip.mask_id, clip.turn, clip.seed, clip.donor and clip.donor.source_id]
-        for stretch in plan(CorpusConfig(variants=2, every_family=2), 24)
+        for stretch in plan(CorpusConfig(variants=2, every_family=True), 24)
         for clip in stretch.clips
     ]
     assert digest_of(planned) == GOLDEN_OF_VERSION[CORPUS_VERSION]
 
 
+def test_wide_test_masks_are_forged_by_every_family() -> None:
+    """Whatever is left out later, hard and zeroshot then share sources and masks."""
+    config = CorpusConfig(every_family=True)
+    protocol = config.protocol
+    everyone = {*protocol.seen, *protocol.validation_unseen, *protocol.test_unseen}
+    for stretch in plan(config, 40):
+        if stretch.partition == "test":
+            wide = [clip.family for clip in stretch.clips if clip.regime == "wide"]
+            assert sorted(wide) == sorted([GENUINE, "splice", *everyone])
+
+
 def test_clips_of_one_mask_share_regime_and_turn() -> None:
     masks = defaultdict(set)
-    for stretch in plan(CorpusConfig(every_family=3), 40):
+    for stretch in plan(CorpusConfig(every_family=True), 40):
         for clip in stretch.clips:
             masks[clip.mask_id].add((clip.regime, clip.turn))
     assert all(len(found) == 1 for found in masks.values())

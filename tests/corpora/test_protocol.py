@@ -121,7 +121,7 @@ def test_a_corpus_forged_by_its_roles_cannot_leave_out_everything() -> None:
     )
     assert held_out(ROLES, ["phase"], by_role)["seen"] == ["autoregressive"]
     with pytest.raises(
-        UserError, match=r"no test clip is forged by granular: build .* corpus\.every_family=1"
+        UserError, match=r"no test clip is forged by granular: build .* corpus\.every_family=true"
     ):
         held_out(ROLES, ["granular"], by_role)
     with pytest.raises(UserError, match="leaves nothing to train on"):
@@ -130,6 +130,46 @@ def test_a_corpus_forged_by_its_roles_cannot_leave_out_everything() -> None:
         UserError, match=r"no clip is forged by 'diffusion'; families and mechanisms .* griffin"
     ):
         held_out(ROLES, ["diffusion"], by_role)
+
+
+def test_a_familys_cousins_leave_with_a_mechanism_even_if_they_are_not_tested() -> None:
+    table = manifest(
+        {"train": list(ROLES["seen"]), "test": ["griffin_lim"], "validation_unseen": ["granular"]}
+    )
+    roles = held_out(ROLES, ["phase"], table)
+    assert roles["test_unseen"] == ["griffin_lim", "phase_randomisation"]
+    assert roles["seen"] == ["autoregressive"]
+
+
+def asvspoof() -> tuple[pa.Table, dict[str, list[str]]]:
+    """As ASVspoof2019 is imported: A16 is known to be A04, which is its mechanism."""
+    forged = {"train": {"A01": "A01", "A04": "A04"}, "test": {"A16": "A04", "A17": "A17"}}
+    rows = []
+    for partition, families in forged.items():
+        for family, mechanism in {**families, GENUINE: GENUINE}.items():
+            row = {"partition": partition, "length_regime": "train", "family": family, "mechanism": mechanism}
+            rows.append(
+                row | {"mask_id": f"{partition}-{family}", "source_ids": ["s"], "source_component": "s"}
+            )
+    roles = {"seen": ["A01", "A04", "A16"], "validation_unseen": [], "test_unseen": ["A17"], "apart": []}
+    return pa.Table.from_pylist(rows), {**roles, "views": ["validation", "test", "test_seen"]}
+
+
+def test_in_an_imported_dataset_what_was_known_stays_known() -> None:
+    table, roles = asvspoof()
+    left = held_out(roles, ["A17"], table)
+    assert left["seen"] == ["A01", "A04", "A16"] and left["test_unseen"] == ["A17"]
+    assert left["views"] == ["validation", "test", "test_seen", "test_unseen"]
+    assert families(view_rows(table, "test_seen", left)) == ["A16"]
+
+
+def test_a_name_of_both_a_family_and_a_mechanism_means_what_was_tested() -> None:
+    table, roles = asvspoof()
+    assert held_out(roles, ["A16"], table)["test_unseen"] == ["A16"]
+    left = held_out(roles, ["A04"], table)
+    assert left["test_unseen"] == ["A04", "A16"] and left["seen"] == ["A01"]
+    with pytest.raises(UserError, match="no test clip is forged by A01: leave out another"):
+        held_out(roles, ["A01"], table)
 
 
 def test_genuine_clips_without_twins_belong_to_every_view_of_their_partition() -> None:

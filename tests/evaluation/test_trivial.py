@@ -114,6 +114,16 @@ def test_a_family_that_leaks_is_found_by_name(tmp_path) -> None:
     assert found["griffin_lim"] > 0.85 and abs(found["noise_vocoder"] - 0.5) < 0.1
 
 
+def test_without_training_clips_detectors_are_fitted_within_each_view_alone(tmp_path) -> None:
+    corpus = make_corpus(
+        Store(str(tmp_path)).place("corpora", "k"), sources=6, gain_of_forged=1.0, gain_of_region=1.0
+    )
+    roles = corpus.metadata["protocol"] | {"seen": ["nmf"], "validation_unseen": ["nmf"]}
+    rows = trivial_detectors(corpus, roles, jobs=1)
+    assert {row.fit for row in rows} == {"cross"}
+    assert {row.view for row in rows} == {"zeroshot", "splice"}  # the others hold no forged clip
+
+
 @pytest.mark.parametrize("num_samples", [1, 319, 320, 9_700, 32_000])
 def test_cues_of_any_length_are_finite_with_one_label_a_frame(num_samples: int) -> None:
     samples = (0.1 * np.random.default_rng(0).standard_normal(num_samples)).astype(np.float32)

@@ -82,3 +82,8 @@ def test_overrides_leave_their_input_and_every_other_value_alone(values, number)
     changed = with_overrides(values, [f"new.deep={number}"])
     assert json.dumps(values) == before
     assert changed == values | {"new": {"deep": number}}
+
+
+def test_what_is_left_out_has_one_order() -> None:
+    loaded = [RunConfig.load("builtin", [f"unseen=[{names}]"]) for names in ("nmf,codec,nmf", "codec,nmf")]
+    assert loaded[0].unseen == ("codec", "nmf") and loaded[0].digest() == loaded[1].digest()

@@ -15,6 +15,7 @@ from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
+from fakesound.corpora.masks import TRAIN_SHARE
 from fakesound.corpora.protocol import Roles, held_out
 from fakesound.evaluation.evaluate import evaluate as evaluate_predictions
 from fakesound.evaluation.operating_point import choose_operating_point
@@ -111,6 +112,7 @@ def _evaluate(place: Place, config: RunConfig, inputs: Mapping[str, Pointer]) ->
         points,
         config.evaluation,
         patch_frames=_patch_frames(bundles["detector"]),
+        trained_shares=None if "views" in roles else TRAIN_SHARE,  # an imported dataset's are its own
         trivial=trivial_detectors(corpus.open(), roles),
         facts=_facts(config, inputs, corpus),
     )

@@ -11,6 +11,7 @@ from fakesound.core.config import digest_of
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
 from fakesound.corpora.protocol import held_out
+from fakesound.corpora.views import views_of
 from fakesound.evaluation.predict import predict_views, read_predictions
 from fakesound.evaluation.views import VALIDATION_SPLITS, read_view, splits_of
 from fakesound.features.reader import FeatureSet
@@ -40,6 +41,7 @@ def register(*, store: str, features: str, training: str, evaluation: str, run: 
     judged, feature_set = Pointer.read(evaluation).open(), FeatureSet.open(pointer)
     unseen = judged.metadata["unseen"]
     roles = held_out(feature_set.metadata["protocol"], unseen, feature_set.table)
+    views = [view for view in VALIDATION_SPLITS if view in views_of(roles)]
     tracking = Tracking(Store(store))
     name = judged.metadata["detector"]
     bundle = read_detector(trained.open())
@@ -53,7 +55,7 @@ def register(*, store: str, features: str, training: str, evaluation: str, run: 
             validation_digest=digest_of([pointer.digest, unseen]),
             score=validation_score(_validation_predictions(judged, name)),
             rescore=lambda other: validation_score(
-                predict_views(other.detector, feature_set, roles, views=VALIDATION_SPLITS, device=device())
+                predict_views(other.detector, feature_set, roles, views=views, device=device())
             ),
         )
         decision = register_candidate(tracking, owner, candidate)
