@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from planned import made_up_recording
+from recordings import made_up_recording
 
 from fakesound.core.config import digest_of
 from fakesound.core.schemas import GENUINE, PARTITIONS
