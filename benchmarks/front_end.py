@@ -18,8 +18,9 @@ from fakesound.core.progress import say
 from fakesound.core.store import Pointer, Store
 from fakesound.corpora.build import build_corpus
 from fakesound.features.extract import extract_features
+from fakesound.models.build import build_detector
 from fakesound.models.config import VisionMambaConfig
-from fakesound.models.detector import build_detector, count_parameters
+from fakesound.models.detector import count_parameters
 from fakesound.orchestration.config import RunConfig
 from fakesound.training.ranks import Ranks
 from fakesound.training.request import TrainingRequest

@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.store import Place
+from fakesound.models.build import build_detector
 from fakesound.models.config import FCNResNetConfig, VisionMambaConfig, parse_model_config
-from fakesound.models.detector import Detector, build_detector
+from fakesound.models.detector import Detector
 
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "detector.json"

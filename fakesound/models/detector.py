@@ -8,8 +8,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from fakesound.models.config import FCNResNetConfig, VisionMambaConfig
-
 
 class DetectorOutput(NamedTuple):
     """Logits (before the sigmoid) that the clip, and each of its frames, is forged."""
@@ -58,26 +56,13 @@ class Detector(nn.Module):
         Args:
             features_BFM: (B, F, M) features as the front end makes them, any floating type.
             mask_BF: (B, F) bool, True for the frames of the clip: a run of at least one from the start. What
-            stands
-                in the other frames is ignored, NaN included; what is returned for them means nothing.
+                stands in the other frames is ignored, NaN included; what is returned for them means nothing.
 
         Raises:
             UserError: the clips are longer than the model was built for.
         """
         image_BFM = (features_BFM.float() - self.input_mean_M) / self.input_std_M
         return self.network(image_BFM.masked_fill(~mask_BF[..., None], 0.0), mask_BF)
-
-
-def build_detector(config: VisionMambaConfig | FCNResNetConfig, num_mels: int) -> Detector:
-    """A detector with fresh weights, drawn from torch's global generator."""
-    # Imported on demand: torchvision alone takes seconds, and ViM does not need it.
-    if isinstance(config, VisionMambaConfig):
-        from fakesound.models.vim import VisionMamba
-
-        return Detector(VisionMamba(config, num_mels), num_mels)
-    from fakesound.models.fcn_resnet import FCNResNet
-
-    return Detector(FCNResNet(config), num_mels)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -26,8 +26,9 @@ from fakesound.core.progress import say
 from fakesound.core.store import Place, Store
 from fakesound.corpora.protocol import held_out
 from fakesound.features.reader import FeatureSet
+from fakesound.models.build import build_detector
 from fakesound.models.bundle import save_bundle
-from fakesound.models.detector import build_detector, count_parameters
+from fakesound.models.detector import count_parameters
 from fakesound.training.augment import Augmentation
 from fakesound.training.checkpoint import (
     Checkpoint,

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from fakesound.cli import doctor as doctor_module
 from fakesound.cli.main import main
 from fakesound.features.config import FeatureConfig
+from fakesound.models.build import build_detector
 from fakesound.models.bundle import save_bundle
 from fakesound.models.config import FCNResNetConfig
-from fakesound.models.detector import build_detector
 from fakesound.models.scan import _choose
 
 MODEL = FCNResNetConfig(widths=(4,), depths=(1,), time_strides=(1,))

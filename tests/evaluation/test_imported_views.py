@@ -15,8 +15,8 @@ from fakesound.evaluation.trivial import trivial_detectors
 from fakesound.features.config import FeatureConfig
 from fakesound.features.extract import extract_features
 from fakesound.features.reader import FeatureSet
+from fakesound.models.build import build_detector
 from fakesound.models.config import FCNResNetConfig
-from fakesound.models.detector import build_detector
 
 VIEWS = ["validation", "test", "test_seen", "test_unseen"]
 FRONT_END = FeatureConfig(num_mels=8, n_fft=512)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fakesound.core.errors import IntegrityError, UserError
+from fakesound.models.build import build_detector
 from fakesound.models.bundle import load_bundle, save_bundle
 from fakesound.models.config import FCNResNetConfig, VisionMambaConfig
-from fakesound.models.detector import build_detector
 
 VIM = VisionMambaConfig(embed_dim=8, depth=1, patch_mels=4, patch_frames=4)
 FCN = FCNResNetConfig(widths=(4,), depths=(1,), time_strides=(1,))

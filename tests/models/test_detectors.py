@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from fakesound.core.errors import UserError
+from fakesound.models.build import build_detector
 from fakesound.models.config import (
     VISION_MAMBA_SIZES,
     FCNResNetConfig,
     VisionMambaConfig,
     parse_model_config,
 )
-from fakesound.models.detector import build_detector, count_parameters, no_weight_decay
+from fakesound.models.detector import count_parameters, no_weight_decay
 from fakesound.models.patches import read_at_frames, to_patches
 from fakesound.models.scan import Direction, causal_conv_silu
 from fakesound.models.scan.reference import selective_scan

@@ -7,9 +7,9 @@ import torch
 from fakesound.core.errors import UserError
 from fakesound.core.store import Store
 from fakesound.features.config import FeatureConfig
+from fakesound.models.build import build_detector
 from fakesound.models.bundle import save_bundle
 from fakesound.models.config import FCNResNetConfig
-from fakesound.models.detector import build_detector
 from fakesound.orchestration import registry
 from fakesound.orchestration.registry import Candidate, fetch_bundle, find_champion, register
 from fakesound.orchestration.tracking import CHAMPION_URI, Tracking

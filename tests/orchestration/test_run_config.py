@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesound.core.errors import UserError
-from fakesound.models.detector import build_detector
+from fakesound.models.build import build_detector
 from fakesound.orchestration.config import PRESETS, RunConfig, with_overrides
 
 
