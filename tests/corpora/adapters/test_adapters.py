@@ -2,9 +2,7 @@
 
 import csv
 import json
-import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,10 @@ from hypothesis import strategies as st
 
 from fakesound.core.errors import UserError
 from fakesound.core.regions import Region
-from fakesound.corpora import adapters
 from fakesound.corpora.adapters.base import ExternalClip, Roots
-from fakesound.corpora.adapters.registry import ADAPTERS, find_adapters, get_adapter
+from fakesound.corpora.adapters.registry import ADAPTERS, get_adapter
 
 FIXTURES = Path(__file__).parent / "fixtures"
-ADAPTERS_PAGE = Path(__file__).parents[3] / "docs" / "adapters.md"
 ONE_FOLDER = [HealthCheck.function_scoped_fixture]
 
 
@@ -57,21 +53,6 @@ def test_the_miniature_of_the_dataset_is_read_as_expected(form: str) -> None:
 def test_an_unknown_format_lists_the_known_ones_and_what_they_need() -> None:
     with pytest.raises(UserError, match=r"no format 'x'(.|\n)*partialspoof: the database folder"):
         get_adapter("x")
-
-
-def test_the_adapter_of_the_documentation_is_found_by_lying_in_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", ADAPTERS_PAGE.read_text(), re.DOTALL)
-    (tmp_path / "documented_example.py").write_text(code)
-    (tmp_path / "labels.txt").write_text("a ann real\nb bob fake 1.5 2\n")
-    monkeypatch.setattr(adapters, "__path__", [*adapters.__path__, str(tmp_path)])
-    found = find_adapters()
-    monkeypatch.delitem(sys.modules, f"{adapters.__name__}.documented_example")
-    monkeypatch.delattr(adapters, "documented_example")
-    assert list(found) == sorted([*ADAPTERS, "example"])
-    _, forged = found["example"].read(Roots(tmp_path))
-    assert (forged.clip_id, forged.regions) == ("b", (Region(1.5, 2.0),))
 
 
 def texts_of(form: str) -> list[Path]:
