@@ -27,6 +27,8 @@ def writing(target: str | Path) -> Iterator[Path]:
         with unfinished_in(target.parent) as beside:
             yield beside
             publish(beside, target)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{target} cannot be written: what should be a folder above it is a file") from None
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
 
