@@ -1,7 +1,6 @@
 """`fakesound attacks`: what families there are, and one's own file forged by one of them or by all."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fakesound.core.errors import UserError
+from fakesound.core.files import writing
 from fakesound.core.regions import Region, SampleRegion, to_samples
 
 if TYPE_CHECKING:
@@ -126,10 +126,10 @@ def preview(
     for name, samples in forgeries.items():
         _write_wav(folder / f"{name if family == ALL else 'after'}.wav", samples, job.sample_rate_hz)
     if family == ALL:
-        with _writing(folder / "sheet.png") as path:
+        with writing(folder / "sheet.png") as path:
             plot_sheet(path, job.samples, forgeries, regions=job.regions, sample_rate_hz=job.sample_rate_hz)
     else:
-        with _writing(folder / "preview.png") as path:
+        with writing(folder / "preview.png") as path:
             plot_preview(
                 path,
                 job.samples,
@@ -221,27 +221,10 @@ def _forged(job: _Job, attack: "Attack") -> "FloatArray":
     )
 
 
-@contextmanager
-def _writing(target: str | Path) -> Iterator[Path]:
-    """A path to write to; the file has its name only when it is whole.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    from fakesound.core.store import Place
-
-    target = Path(target).absolute()
-    try:
-        with Place(str(target.parent)).writing(target.name) as path:
-            yield path
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {error}") from None
-
-
 def _write_wav(target: str | Path, samples: "FloatArray", rate_hz: int) -> None:
     from fakesound.core.audio import write_wav
 
-    with _writing(target) as path:
+    with writing(target) as path:
         write_wav(path, samples, rate_hz)
 
 

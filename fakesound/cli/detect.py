@@ -1,11 +1,14 @@
 """`fakesound detect`: which model judges, what is shown, which exit code."""
 
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
 
 from fakesound.core.errors import UserError
+from fakesound.core.files import writing
 
 if TYPE_CHECKING:
     from fakesound.models.bundle import Bundle
@@ -29,7 +32,7 @@ def detect_and_show(path: str, *, store: str, model: str | None, plot: str | Non
         form: text, json or audacity.
 
     Raises:
-        UserError: there is no model, or the file cannot be judged.
+        UserError: there is no model, the file cannot be judged, or the picture cannot be written.
     """
     from fakesound.evaluation.detect import detect_file
     from fakesound.evaluation.show import plot_detection, render_audacity, render_json, render_text
@@ -44,10 +47,13 @@ def detect_and_show(path: str, *, store: str, model: str | None, plot: str | Non
     else:
         click.echo(render_json(found, name) if form == "json" else render_text(found, name))
     if plot:
-        try:
-            plot_detection(found, plot)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{plot} cannot be written: {error}") from None
+        with writing(plot) as beside, TemporaryDirectory() as folder:
+            try:  # drawn under its own name, whose ending is the format; without one it becomes a .png
+                plot_detection(found, Path(folder, Path(plot).name))
+            except ValueError as error:
+                raise UserError(f"{plot} cannot be written: {error}") from None
+            [drawn] = Path(folder).iterdir()
+            copyfile(drawn, beside)
     return EXIT_FORGED if found.forged else EXIT_NOTHING
 
 

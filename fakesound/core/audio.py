@@ -159,8 +159,13 @@ def resample(samples: FloatArray, from_hz: int, to_hz: int) -> FloatArray:
 
 def write_flac(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> None:
     """Write mono samples (n,) as 16-bit FLAC: nearest step, clipped at full scale, no dither."""
-    steps = np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
-    soundfile.write(str(path), steps.astype(np.int16), sample_rate_hz, format="FLAC", subtype="PCM_16")
+    steps = _steps(samples).astype(np.int16)
+    soundfile.write(str(path), steps, sample_rate_hz, format="FLAC", subtype="PCM_16")
+
+
+def is_silent_flac(samples: FloatArray) -> bool:
+    """Whether `read_mono` would refuse as silent what `write_flac` makes of the samples (n,)."""
+    return float(np.ptp(_steps(samples))) / FULL_SCALE <= SILENCE_SPAN
 
 
 def write_wav(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> None:
@@ -171,6 +176,10 @@ def write_wav(path: str | Path, samples: FloatArray, sample_rate_hz: int) -> Non
     from scipy.io import wavfile
 
     wavfile.write(path, sample_rate_hz, samples.astype(np.float32))
+
+
+def _steps(samples: FloatArray) -> NDArray[np.float64]:
+    return np.clip(np.rint(samples.astype(np.float64) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
 
 
 @contextmanager

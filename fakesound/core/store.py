@@ -13,7 +13,6 @@ artifact store. Readers verify it: marker against pointer, each file against mar
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +25,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from fakesound.core.errors import IntegrityError, UserError
+from fakesound.core.files import UNFINISHED_SUFFIX, publish, unfinished_in, writing
 
 MARKER_NAME = "_SUCCESS.json"
 MARKER_SCHEMA = 1
-_UNFINISHED_SUFFIX = ".unfinished"
 
 
 class Store:
@@ -94,7 +93,7 @@ class Place:
         if not self._fs.exists(self._root):
             return []
         found = (PurePosixPath(path).relative_to(self._root) for path in self._fs.find(self._root))
-        return sorted(str(n) for n in found if n.name != MARKER_NAME and n.suffix != _UNFINISHED_SUFFIX)
+        return sorted(str(n) for n in found if n.name != MARKER_NAME and n.suffix != UNFINISHED_SUFFIX)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -103,16 +102,12 @@ class Place:
         if self._is_local:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
         folder = Path(target).parent if self._is_local else Path(tempfile.gettempdir())
-        handle, beside = tempfile.mkstemp(suffix=_UNFINISHED_SUFFIX, dir=folder)
-        os.close(handle)
-        try:
-            yield Path(beside)
+        with unfinished_in(folder) as beside:
+            yield beside
             if self._is_local:
-                _publish(Path(beside), Path(target))
+                publish(beside, Path(target))
             else:
-                self._fs.put_file(beside, target)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+                self._fs.put_file(str(beside), target)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a whole file, or nothing."""
@@ -159,10 +154,9 @@ class Place:
         cached = Path(tempfile.gettempdir()) / "fakesound-cache" / version / name
         if not cached.exists():
             cached.parent.mkdir(parents=True, exist_ok=True)
-            handle, beside = tempfile.mkstemp(dir=cached.parent, suffix=_UNFINISHED_SUFFIX)
-            os.close(handle)
-            self._fs.get_file(self._at(name), beside)
-            _publish(Path(beside), cached)
+            with unfinished_in(cached.parent) as beside:
+                self._fs.get_file(self._at(name), str(beside))
+                publish(beside, cached)
         return cached
 
     def checked_path(self, name: str) -> Path:
@@ -244,12 +238,13 @@ class Pointer:
         return place
 
     def write(self, path: str | Path) -> None:
-        """Write as a small JSON file, whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(target.name + _UNFINISHED_SUFFIX)
-        beside.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        _publish(beside, target)
+        """Write as a small JSON file, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with writing(path) as beside:
+            beside.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> "Pointer":
@@ -271,16 +266,3 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _publish(beside: Path, target: Path) -> None:
-    """Give a finished file its name so that it survives a crash: fsync it, rename it, fsync the folder."""
-    with beside.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    beside.chmod(0o644)  # mkstemp's 0600 would keep other accounts of a shared store from reading
-    beside.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

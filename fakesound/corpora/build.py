@@ -34,6 +34,7 @@ from fakesound.corpora.manifest import (
     counts_of,
     manifest_table,
     rejects_table,
+    say_rejects,
     write_table,
 )
 from fakesound.corpora.masks import Mask, draw_audible_mask
@@ -98,6 +99,7 @@ def build_corpus(
     rejections = [*rejections, *unmade]
     write_table(place, MANIFEST_NAME, table)
     write_table(place, REJECTS_NAME, rejects_table(rejections))
+    say_rejects(rejections)
     facts = counts_of(table) | {
         "recordings": len(found.recordings),
         "rejects": len(rejections),

@@ -1,7 +1,8 @@
 """An imported manifest as a corpus in the store: decoded, mixed down, 32 kHz, clips of at most ten seconds.
 
 A longer recording is cut into equal parts and its regions are cut along; a part without a forged stretch is
-a genuine clip. Audio is read a part at a time, so memory does not follow a file's length.
+a genuine clip, and a silent part is refused. Audio is read a part at a time, so memory does not follow a
+file's length.
 """
 
 import math
@@ -13,11 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from fakesound.core.audio import AudioError, FloatArray, iter_mono, probe, resample, write_flac
+from fakesound.core.audio import (
+    AudioError,
+    FloatArray,
+    is_silent_flac,
+    iter_mono,
+    probe,
+    resample,
+    write_flac,
+)
 from fakesound.core.config import digest_of
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.parallel import map_parallel
-from fakesound.core.progress import say
 from fakesound.core.schemas import GENUINE
 from fakesound.core.store import Place, Pointer, Store, sha256_of
 from fakesound.corpora.imported import is_unaltered, protocol_of, read_imported
@@ -29,12 +37,13 @@ from fakesound.corpora.manifest import (
     counts_of,
     manifest_table,
     rejects_table,
+    say_rejects,
     write_table,
 )
 from fakesound.corpora.polarity import check_polarity
 from fakesound.corpora.sound import TARGET_RATE_HZ
 
-CONVERT_VERSION = 1  # raise it when code changes what a converted corpus holds
+CONVERT_VERSION = 2  # raise it when code changes what a converted corpus holds
 CLIP_S = 10.0
 LEAST_REGION_S = 0.01  # what a cut leaves of a region must fill a frame to be labelled
 
@@ -62,18 +71,17 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
         return place.pointer()
     made: list[_Row] = []
     refused: list[Rejection] = []
-    for outcome in map_parallel(partial(_convert, place.uri), rows, description="converting", jobs=jobs):
-        if isinstance(outcome, Rejection):
-            refused.append(outcome)
-        else:
-            made += outcome
+    for parts, rejections in map_parallel(
+        partial(_convert, place.uri), rows, description="converting", jobs=jobs
+    ):
+        made += parts
+        refused += rejections
     if not made:
         raise UserError(f"none of {len(rows)} clips can be used: {refused[0].source_id}: {refused[0].reason}")
-    if refused:
-        say(f"{len(refused)} of {len(rows)} recordings cannot be used: see {REJECTS_NAME} there")
     converted = manifest_table(made)
     write_table(place, MANIFEST_NAME, converted)
     write_table(place, REJECTS_NAME, rejects_table(refused))
+    say_rejects(refused)
     return place.complete(
         {
             "description": f"imported from {facts['format']}",
@@ -92,8 +100,8 @@ def _key(rows: Sequence[_Row], facts: Mapping[str, Any]) -> str:
     return digest_of({"convert": CONVERT_VERSION, "origin": origin, "rows": kept})
 
 
-def _convert(place_uri: str, row: _Row) -> list[_Row] | Rejection:
-    """Write every part of one recording; in a process of its own.
+def _convert(place_uri: str, row: _Row) -> tuple[list[_Row], list[Rejection]]:
+    """Write every part of one recording that is not silent; in a process of its own.
 
     Raises:
         IntegrityError: it is no longer what was imported, and the corpus would not be what its key says.
@@ -102,14 +110,19 @@ def _convert(place_uri: str, row: _Row) -> list[_Row] | Rejection:
     if not is_unaltered(row["path"], row["content_sha256"]):
         raise IntegrityError(f"{row['path']} is missing or altered since it was imported; import it again")
     made: list[_Row] = []
+    refused: list[Rejection] = []
     try:
         for number, part in enumerate(_parts(Path(row["path"]))):
-            made.append(_write_part(place, row, number, part))
+            written = _write_part(place, row, number, part)
+            if isinstance(written, Rejection):
+                refused.append(written)
+            else:
+                made.append(written)
     except AudioError as error:  # at the end, perhaps: no corpus may hold half a recording
-        for written in made:
-            place.remove(written["path"])
-        return Rejection(row["clip_id"], str(error))
-    return made
+        for clip in made:
+            place.remove(clip["path"])
+        return [], [Rejection(row["clip_id"], str(error))]
+    return made, refused
 
 
 @dataclass(frozen=True)
@@ -131,9 +144,12 @@ def _parts(path: Path) -> Iterator[_Part]:
         done += len(samples)
 
 
-def _write_part(place: Place, row: _Row, number: int, part: _Part) -> _Row:
+def _write_part(place: Place, row: _Row, number: int, part: _Part) -> _Row | Rejection:
     within_scale = part.samples / max(1.0, float(np.abs(part.samples).max()))
     resampled = resample(within_scale, part.rate_hz, TARGET_RATE_HZ)
+    if is_silent_flac(resampled):
+        offset_s = part.onset_s + len(part.samples) / part.rate_hz
+        return Rejection(row["clip_id"], f"silence from {part.onset_s:.2f} to {offset_s:.2f} s")
     name = f"audio/{digest_of([row['clip_id'], number])}.flac"
     with place.writing(name) as path:
         write_flac(path, resampled, TARGET_RATE_HZ)

@@ -1,6 +1,7 @@
-"""What a manifest holds: counts by partition and family, and how long the forged stretches are."""
+"""What a corpus holds: counts by partition and family, lengths of the forged stretches, and its rejects."""
 
 import io
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from fakesound.core.errors import UserError
+from fakesound.core.files import writing
 from fakesound.core.schemas import GENUINE, PARTITIONS
 
 PLOT_SUFFIXES = (".png", ".svg", ".html")
@@ -21,6 +23,8 @@ _COLOURS = {
 }
 _HEAD = ("partition", "family", "part", "clips", "hours", "sources", "groups", "regions", "forged s")
 _BINS = 40
+_SHOWN_REJECTS = 3
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 _Row = dict[str, Any]
 
@@ -46,6 +50,25 @@ def describe_table(table: pa.Table, protocol: Mapping[str, Sequence[str]]) -> st
     return _aligned([_HEAD, *lines, ("all", "", "", *_counts(rows))])
 
 
+def describe_rejects(rejects: pa.Table) -> str:
+    """Refusals counted by reason, the most frequent first, each reason with a few examples, as text.
+
+    Args:
+        rejects: a corpus's rejects table. Reasons that differ after the colon, or in numbers (shown as N),
+            count as one.
+    """
+    by_reason: dict[str, list[_Row]] = defaultdict(list)
+    for row in rejects.to_pylist():
+        by_reason[_NUMBER.sub("N", row["reason"].partition(":")[0])].append(row)
+    lines = [f"rejects: {rejects.num_rows}"]
+    for reason, rows in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
+        lines.append(f"{len(rows):6d}  {reason}")
+        lines += [f"        {row['path']!r}: {row['reason']}" for row in rows[:_SHOWN_REJECTS]]
+        if len(rows) > _SHOWN_REJECTS:
+            lines.append(f"        and {len(rows) - _SHOWN_REJECTS} more")
+    return "\n".join(lines)
+
+
 def plot_lengths(table: pa.Table, path: str | Path) -> None:
     """Histogram of the lengths of forged regions, a colour a partition, lengths on a logarithmic axis.
 
@@ -56,16 +79,15 @@ def plot_lengths(table: pa.Table, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written, or its ending is none of these.
     """
-    if Path(path).suffix.lower() not in PLOT_SUFFIXES:
+    suffix = Path(path).suffix.lower()
+    if suffix not in PLOT_SUFFIXES:
         raise UserError(f"{path}: a picture ends in {', '.join(PLOT_SUFFIXES)}")
     figure = _figure(_lengths_by_partition(table))
-    try:
-        if Path(path).suffix.lower() == ".html":
-            Path(path).write_text(_page(figure))
+    with writing(path) as beside:
+        if suffix == ".html":
+            beside.write_text(_page(figure))
         else:
-            figure.savefig(str(path), dpi=120)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+            figure.savefig(str(beside), dpi=120, format=suffix.removeprefix("."))
 
 
 def _counts(rows: Sequence[_Row]) -> tuple[str, ...]:

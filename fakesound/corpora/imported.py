@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fakesound.core.errors import IntegrityError, UserError
+from fakesound.core.files import writing
 from fakesound.core.schemas import GENUINE, MANIFEST, check_schema
-from fakesound.core.store import Place, sha256_of
+from fakesound.core.store import sha256_of
 from fakesound.corpora.views import view_rows
 
 _KEY = b"import"
@@ -37,10 +38,13 @@ def is_imported(path: str | Path) -> bool:
 
 
 def write_imported(path: str | Path, table: pa.Table, facts: Mapping[str, Any]) -> None:
-    """Write a manifest with facts on its origin (`protocol` among them), whole or not at all."""
+    """Write a manifest with facts on its origin (`protocol` among them), whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(facts, sort_keys=True).encode()}
-    target = Path(path).absolute()
-    with Place(str(target.parent)).writing(target.name) as beside:
+    with writing(path) as beside:
         pq.write_table(table.replace_schema_metadata(metadata), beside, compression="zstd")
 
 

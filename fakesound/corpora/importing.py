@@ -14,10 +14,11 @@ from typing import Any
 from fakesound.core.audio import AudioError, AudioInfo, probe
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
+from fakesound.core.files import discard, writing
 from fakesound.core.parallel import map_parallel
 from fakesound.core.regions import Region
 from fakesound.core.schemas import GENUINE
-from fakesound.core.store import Place, sha256_of
+from fakesound.core.store import sha256_of
 from fakesound.corpora.adapters.base import ExternalClip, Roots
 from fakesound.corpora.adapters.registry import get_adapter
 from fakesound.corpora.cluster import components
@@ -83,7 +84,7 @@ def import_dataset(
 
     Raises:
         UserError: there is no such format, the dataset's files are not understood, two different clips have
-            one name, or no clip can be used.
+            one name, no clip can be used, or `out` cannot be written.
     """
     adapter = get_adapter(form)
     roots = Roots(roots.data.absolute(), roots.genuine.absolute() if roots.genuine else None)
@@ -134,9 +135,8 @@ def _examine(clip: ExternalClip) -> _Found | Rejection:
     except OSError as error:  # it could be read a moment ago
         return Rejection(clip.clip_id, f"{path}: unreadable: {error.strerror}")
     regions = _within(clip, info.duration_s)
-    if regions is None:
-        reason = f"{clip.where}: a region ends long after the {info.duration_s:.2f} s that {path} lasts"
-        return Rejection(clip.clip_id, reason)
+    if isinstance(regions, str):
+        return Rejection(clip.clip_id, f"{clip.where}: {regions} ({path})")
     return _Found(clip, path, info, sha256, regions)
 
 
@@ -147,22 +147,27 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _within(clip: ExternalClip, duration_s: float) -> tuple[Region, ...] | None:
-    """The clip's regions, ends trimmed to the audio; None where they were made for a longer one."""
+def _within(clip: ExternalClip, duration_s: float) -> tuple[Region, ...] | str:
+    """The clip's regions, ends trimmed to the audio, or why they cannot be those of this audio."""
     if clip.regions is None:
         return (Region(0.0, duration_s),) if clip.label else ()
     if any(region.offset_s > duration_s + OVERHANG_S for region in clip.regions):
-        return None
+        return f"a region ends long after the {duration_s:.2f} s that the audio lasts"
     trimmed = (Region(onset_s, min(offset_s, duration_s)) for onset_s, offset_s in sorted(clip.regions))
-    return tuple(region for region in trimmed if region.onset_s < region.offset_s)
+    within = tuple(region for region in trimmed if region.onset_s < region.offset_s)
+    if clip.label and not clip.regions:
+        return "labelled as forged, but no stretch of it is"
+    if clip.label and not within:
+        return f"no region starts within the {duration_s:.2f} s that the audio lasts"
+    return within
 
 
 def _write_rejects(manifest: Path, refused: Sequence[Rejection]) -> Path | None:
     target = manifest.absolute().with_suffix(".rejects.csv")
     if not refused:
-        target.unlink(missing_ok=True)  # of an earlier import
+        discard(target)  # of an earlier import
         return None
-    with Place(str(target.parent)).writing(target.name) as path, path.open("w", newline="") as stream:
+    with writing(target) as path, path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["clip", "reason"])
         writer.writerows(sorted((rejection.source_id, rejection.reason) for rejection in refused))

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fakesound.core.progress import say
 from fakesound.core.schemas import MANIFEST, REJECTS, check_schema
 from fakesound.core.store import Place
 from fakesound.corpora.ingest import Rejection
@@ -23,6 +24,12 @@ def rejects_table(rejections: Sequence[Rejection]) -> pa.Table:
     """Refusals in the rejects table's schema, sorted."""
     rows = sorted((rejection.source_id, rejection.reason) for rejection in rejections)
     return pa.Table.from_pylist([{"path": path, "reason": reason} for path, reason in rows], schema=REJECTS)
+
+
+def say_rejects(rejections: Sequence[Rejection]) -> None:
+    """Say how many refusals there were and how they are listed, if there were any."""
+    if rejections:
+        say(f"rejects: {len(rejections)}; `fakesound corpus describe POINTER_FILE` lists them by reason")
 
 
 def counts_of(table: pa.Table) -> dict[str, Any]:

@@ -40,11 +40,28 @@ def test_from_a_folder_to_features(folder: Path, tmp_path: Path) -> None:
     assert "every file is whole" in run("corpus", "check", manifest)
     run("corpus", "convert", manifest, "--store", tmp_path / "store", "--out", pointer)
     assert "every file is whole" in run("corpus", "check", pointer)
-    assert "tts" in run("corpus", "describe", pointer)
+    said = run("corpus", "describe", pointer)
+    assert "tts" in said and said.splitlines()[-1] == "rejects: 0"
     config = FeatureConfig(num_mels=8, n_fft=512)
     features = extract_features(Pointer.read(pointer), config, Store(str(tmp_path / "store"))).open()
     assert features.metadata["num_clips"] == 12
     assert features.metadata["protocol"]["views"] == ["validation", "test", "test_seen"]
+
+
+def test_describe_lists_what_build_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for k in range(8):
+        soundfile.write(tmp_path / "in" / f"{k}.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+    (tmp_path / "in" / "bad.wav").write_text("not a sound")
+    pointer = tmp_path / "corpus.json"
+    recordings = ("--recordings", tmp_path / "in", "--store", tmp_path / "store")
+    said = run("corpus", "build", *recordings, "--out", pointer, "--config", "folder")
+    assert "rejects: 1; `fakesound corpus describe POINTER_FILE` lists them by reason" in said
+    listed = run("corpus", "describe", pointer).splitlines()[-3:]
+    assert listed[:2] == ["rejects: 1", "     1  not audio"] and listed[2].startswith(
+        "        'bad.wav': not audio:"
+    )
 
 
 def test_check_names_files_altered_since_they_were_imported(folder: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_exit_code_is_the_verdict(threshold, code, recording, tmp_path):
 @pytest.mark.parametrize("form", ["json", "audacity", "text"])
 def test_formats_and_plot(form, recording, tmp_path):
     model = bundle(tmp_path / "model", 0.0)
-    picture = tmp_path / "out.png"
+    picture = tmp_path / {"json": "out.png", "audacity": "deep/out.png", "text": "out"}[form]
     result = run("detect", recording, "--model", model, "--format", form, "--plot", str(picture))
     assert result.exit_code == 3
     assert result.stdout.startswith({"json": "{", "audacity": "0.0", "text": recording}[form])
@@ -86,7 +86,8 @@ def damaged(tmp_path):
         (["{recording}", "--model", "nowhere"], "no detector"),
         (["{recording}", "--model", "models:/fakesound@champion"], "no registry"),
         (["{damaged}", "--model", "{model}"], "could not be judged"),
-        (["{recording}", "--model", "{model}", "--plot", "{missing}/x.png"], "cannot be written"),
+        (["{recording}", "--model", "{model}", "--plot", "{damaged}/x.png"], "x.png cannot be written"),
+        (["{recording}", "--model", "{model}", "--plot", "{empty}/x.nonsense"], "cannot be written"),
     ],
 )
 def test_what_cannot_be_judged_is_code_2_and_a_message(arguments, complaint, recording, tmp_path):

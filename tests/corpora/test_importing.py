@@ -9,17 +9,19 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from fakesound.core.audio import read_mono
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.schemas import GENUINE, MANIFEST
 from fakesound.core.store import Store, sha256_of
 from fakesound.corpora import convert as converting
 from fakesound.corpora.adapters.base import Roots
 from fakesound.corpora.convert import convert_manifest
-from fakesound.corpora.describe import describe_table, plot_lengths
+from fakesound.corpora.describe import describe_rejects, describe_table, plot_lengths
 from fakesound.corpora.imported import is_imported, protocol_of, read_imported
 from fakesound.corpora.importing import import_dataset
+from fakesound.corpora.ingest import Rejection
 from fakesound.corpora.leakage import check_manifest
-from fakesound.corpora.manifest import read_manifest, read_rejects
+from fakesound.corpora.manifest import read_manifest, read_rejects, rejects_table
 from fakesound.corpora.polarity import check_polarity
 from fakesound.corpora.seeds import seed_for
 from fakesound.corpora.views import view_rows
@@ -106,6 +108,38 @@ def test_no_audio_at_all_is_a_message_and_a_list(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none of 2 clips can be used, 2 for want of audio; the list is in"):
         import_table(tmp_path / "d", [{"path": f"{k}.wav", "label": "genuine"} for k in range(2)])
     assert (tmp_path / "d" / "m.rejects.csv").exists() and not (tmp_path / "d" / "m.parquet").exists()
+
+
+def test_a_forged_clip_without_a_forged_stretch_is_a_reject_and_the_rest_is_converted(tmp_path: Path) -> None:
+    beyond = {"path": "beyond.wav", "label": "forged", "regions": "1.0-1.2 1.5-1.9", "seconds": 1.0}
+    table = import_table(tmp_path / "d", [*pairs(4), beyond])
+    assert table.num_rows == 8
+    [[_, reason]] = list(csv.reader((tmp_path / "d" / "m.rejects.csv").open(newline="")))[1:]
+    assert "labels.csv:10: no region starts within the 1.00 s that the audio lasts" in reason
+    check_polarity(table)
+    assert convert_manifest(tmp_path / "d" / "m.parquet", Store(str(tmp_path / "s")), jobs=1).open()
+
+
+def test_a_line_that_says_forged_and_lists_genuine_segments_only_is_a_reject(tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        lines = [f"{split}a 0-0.5-T 1", f"{split}b 0-0.2-T/0.2-0.5-F 0"] + ["odd 0-0.5-T 0"] * (
+            split == "dev"
+        )
+        (tmp_path / f"HAD_{split}_label.txt").write_text("\n".join(lines))
+        for seed, line in enumerate(lines):
+            noise(tmp_path / "conbine" / f"{line.split()[0]}.wav", 0.5, seed + sum(split.encode()))
+    report = import_dataset("had", Roots(tmp_path), tmp_path / "m.parquet", jobs=1)
+    assert (report.num_clips, report.num_rejected) == (6, 1)
+    assert "dev_label.txt:3: labelled as forged" in (tmp_path / "m.rejects.csv").read_text()
+    check_polarity(read_imported(tmp_path / "m.parquet")[0])
+
+
+@pytest.mark.parametrize("rejected", [[], [{"path": "gone.wav", "label": "genuine"}]])
+def test_a_manifest_that_cannot_be_written_is_a_message(tmp_path: Path, rejected: list[dict]) -> None:
+    import_table(tmp_path / "d", [*pairs(4), *rejected])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"/file/m\.\S+ cannot be written: what should be a folder"):
+        import_dataset("table", Roots(tmp_path / "d" / "labels.csv"), tmp_path / "file" / "m.parquet", jobs=1)
 
 
 def test_a_clip_listed_twice_counts_once_but_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -340,6 +374,54 @@ def test_what_cannot_be_decoded_is_listed_in_the_corpus(tmp_path: Path) -> None:
     assert {name for name in corpus.marker["files"] if name.startswith("audio/")} == listed
 
 
+def test_a_silent_part_is_listed_in_the_corpus_and_every_other_can_be_read(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, 10 * RATE_HZ)
+    quiet = 1.2 / 32768 * np.sin(np.arange(10 * RATE_HZ) / 50)  # spans 2.4 steps, and 2 once rounded
+    (tmp_path / "d").mkdir()
+    for name, second in (("silent", np.zeros(10 * RATE_HZ)), ("quiet", quiet)):
+        whole = np.concatenate([sound, second]).astype(np.float32)
+        soundfile.write(tmp_path / "d" / f"{name}.wav", whole, RATE_HZ, subtype="FLOAT")
+    rows = [
+        {"path": "silent.wav", "label": "genuine"},
+        {"path": "quiet.wav", "label": "1", "regions": "1-15"},
+    ]
+    import_table(
+        tmp_path / "d", [*pairs(4, partition="test"), *(row | {"partition": "test"} for row in rows)]
+    )
+    corpus = convert_manifest(tmp_path / "d" / "m.parquet", Store(str(tmp_path / "s")), jobs=1).open()
+    assert [tuple(row.values()) for row in read_rejects(corpus).to_pylist()] == [
+        ("quiet.wav", "silence from 10.00 to 20.00 s"),
+        ("silent.wav", "silence from 10.00 to 20.00 s"),
+    ]
+    clips = read_manifest(corpus).to_pylist()
+    assert {"quiet.wav#0", "silent.wav#0"} < {row["clip_id"] for row in clips} and len(clips) == 10
+    assert {name for name in corpus.marker["files"] if name.startswith("audio/")} == {
+        c["path"] for c in clips
+    }
+    for clip in clips:
+        read_mono(corpus.checked_path(clip["path"]))
+
+
+def test_rejects_are_counted_by_reasons_that_differ_in_more_than_numbers() -> None:
+    reasons = [f"silence from {k}.00 to {k + 1}.50 s" for k in range(5)]
+    reasons += ["too short: 0.1 s of sound", "too short: what is left", "zero length: the file is empty"]
+    text = describe_rejects(rejects_table([Rejection(f"{k}.wav", r) for k, r in enumerate(reasons)]))
+    assert text.splitlines() == [
+        "rejects: 8",
+        "     5  silence from N to N s",
+        "        '0.wav': silence from 0.00 to 1.50 s",
+        "        '1.wav': silence from 1.00 to 2.50 s",
+        "        '2.wav': silence from 2.00 to 3.50 s",
+        "        and 2 more",
+        "     2  too short",
+        "        '5.wav': too short: 0.1 s of sound",
+        "        '6.wav': too short: what is left",
+        "     1  zero length",
+        "        '7.wav': zero length: the file is empty",
+    ]
+    assert "\x1b" not in describe_rejects(rejects_table([Rejection("\x1b[2J.wav", "zero length")]))
+
+
 def test_audio_altered_after_the_import_is_not_converted(tmp_path: Path) -> None:
     import_table(tmp_path / "d", pairs(4))
     noise(tmp_path / "d" / "forged2.wav", 0.7, 1234)
@@ -398,8 +480,8 @@ def test_description_counts_by_partition_and_family_and_the_picture_is_one(tmp_p
         assert (tmp_path / f"x{suffix}").read_bytes().startswith(start)
     with pytest.raises(UserError, match=r"x\.gif: a picture ends in \.png"):
         plot_lengths(table, tmp_path / "x.gif")
-    with pytest.raises(UserError, match="cannot be written"):
-        plot_lengths(table, tmp_path / "nowhere" / "x.png")
+    with pytest.raises(UserError, match=r"x\.png cannot be written: what should be a folder"):
+        plot_lengths(table, tmp_path / "x.svg" / "x.png")
     plot_lengths(table.slice(0, 0), tmp_path / "none.png")
 
 

@@ -8,6 +8,8 @@ recognised by name as descriptions. Every other global and every other opcode is
 
 import io
 import pickletools
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ _NDARRAY, _DTYPE = "numpy ndarray", "numpy dtype"
 _ENCODE, _BYTES = "_codecs encode", frozenset({"__builtin__ bytes", "builtins bytes"})
 _GLOBALS = _RECONSTRUCT | _BYTES | {_NDARRAY, _DTYPE, _ENCODE}
 _DTYPE_KINDS = "USbiu"
+_DTYPE_CODE = re.compile(r"[a-zA-Z]\d{1,9}", re.ASCII)
+_LONGEST_LABEL = 16  # an array of text is as wide throughout as its longest item
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _PUSHED = frozenset(
     {
@@ -72,7 +76,8 @@ def read_label_arrays(path: Path) -> dict[str, NDArray[Any]]:
         UserError: the file is not of that form, or would run something; names the file and the global.
     """
     try:
-        return _as_labels(_Machine(_pickle_of(path)).result())
+        pickle = _pickle_of(path)
+        return _as_labels(_Machine(pickle).result(), len(pickle))
     except _Refused as reason:
         raise UserError(f"{path}: {reason}") from None
     except OSError as error:
@@ -122,7 +127,7 @@ class _Machine:
             "SETITEM": lambda _: self._update(self._pop(2)),
             "SETITEMS": lambda _: self._update(self._since_mark()),
             "GLOBAL": self._global,
-            "STACK_GLOBAL": lambda _: self._global(" ".join(map(str, self._pop(2)))),
+            "STACK_GLOBAL": lambda _: self._stack_global(*self._pop(2)),
             "REDUCE": lambda _: self._reduce(*self._pop(2)),
             "BUILD": lambda _: self._build(*self._pop(2)),
         }
@@ -193,6 +198,11 @@ class _Machine:
             )
         self._stack.append(_Global(name))
 
+    def _stack_global(self, module: Any, name: Any) -> None:
+        if not (isinstance(module, str) and isinstance(name, str)):  # lists of lists would never end as text
+            raise _Refused("a damaged pickle (a global whose name is no text)")
+        self._global(f"{module} {name}")
+
     def _reduce(self, function: Any, arguments: Any) -> None:
         name = function.name if isinstance(function, _Global) else ""
         match name, arguments:
@@ -214,7 +224,7 @@ class _Machine:
             case _Dtype(), (int(), "<" | ">" | "|" | "=" as order, None, None, None, *_):
                 target.order = order
             case _Array(), (int(), tuple(shape), _Dtype() as dtype, False | 0, bytes() | list() as content):
-                if not all(type(size) is int and size >= 0 for size in shape):
+                if not all(type(size) is int and 0 <= size <= sys.maxsize for size in shape):
                     raise _Refused("an array of impossible shape")
                 target.shape, target.dtype, target.content = shape, dtype, content
             case _:
@@ -222,12 +232,19 @@ class _Machine:
         self._stack.append(target)
 
 
-def _as_labels(described: Any) -> dict[str, NDArray[Any]]:
-    """The dict inside the array of one object that `numpy.save` wraps it in."""
+def _as_labels(described: Any, num_bytes: int) -> dict[str, NDArray[Any]]:
+    """The dict inside the array of one object that `numpy.save` wraps it in; its pickle has `num_bytes`."""
     match described:
         case _Array(shape=(), content=[dict() as arrays]):
+            if sum(map(_size, arrays.values())) > num_bytes:  # a few bytes could ask for gigabytes
+                raise _Refused("refused: many utterances share one row of labels, more than the file holds")
             return {name: _as_array(name, array) for name, array in arrays.items()}
     raise _Refused("holds no dict of label arrays")
+
+
+def _size(described: Any) -> int:
+    content = described.content if isinstance(described, _Array) else described
+    return len(content) if isinstance(content, bytes | list) else 0
 
 
 def _as_array(name: str, described: Any) -> NDArray[Any]:
@@ -237,14 +254,20 @@ def _as_array(name: str, described: Any) -> NDArray[Any]:
         raise _Refused(f"{name!r:.60} is no row of labels")
     length = described.shape[0]
     if isinstance(described.content, list):
-        if not all(isinstance(item, str) or item in (0, 1) for item in described.content):
+        if not all(_is_label(item) for item in described.content):
             raise _Refused(f"{name!r:.60} holds something other than labels")
         return np.array([item if isinstance(item, str) else str(int(item)) for item in described.content])
     try:
+        if not _DTYPE_CODE.fullmatch(described.dtype.code):  # numpy would read expressions, too
+            raise TypeError
         dtype = np.dtype(described.dtype.code).newbyteorder(described.dtype.order)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except TypeError:
         raise _Refused(f"{name!r:.60} is of an unknown kind {described.dtype.code!r:.20}") from None
     is_known = dtype.kind in _DTYPE_KINDS and dtype.itemsize > 0
     if not is_known or dtype.itemsize * length != len(described.content):
         raise _Refused(f"{name!r:.60}: {len(described.content)} bytes are not {length} labels of {dtype}")
     return np.frombuffer(described.content, dtype=dtype)
+
+
+def _is_label(item: Any) -> bool:
+    return len(item) <= _LONGEST_LABEL if isinstance(item, str) else item in (0, 1)

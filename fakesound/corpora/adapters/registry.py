@@ -1,27 +1,22 @@
-"""Every adapter by its name."""
+"""Every adapter by its name: those that the modules of this package bring as `ADAPTER`."""
+
+import pkgutil
+from importlib import import_module
 
 from fakesound.core.errors import UserError
-from fakesound.corpora.adapters import (
-    asvspoof5,
-    asvspoof2019,
-    fakesound,
-    fakesound2,
-    folder,
-    had,
-    in_the_wild,
-    llamapartialspoof,
-    mlaad,
-    partialspoof,
-    table,
-    wavefake,
-)
+from fakesound.corpora import adapters
 from fakesound.corpora.adapters.base import Adapter
 
-_MODULES = (
-    *(fakesound, fakesound2, partialspoof, asvspoof2019, asvspoof5, llamapartialspoof, had),
-    *(in_the_wild, mlaad, wavefake, folder, table),
-)
-ADAPTERS: dict[str, Adapter] = {module.ADAPTER.name: module.ADAPTER for module in _MODULES}
+
+def find_adapters() -> dict[str, Adapter]:
+    """The adapters by name, in the order of their names."""
+    names = {f"{adapters.__name__}.{module.name}" for module in pkgutil.iter_modules(adapters.__path__)}
+    brought = (getattr(import_module(name), "ADAPTER", None) for name in names - {__name__})
+    found = {adapter.name: adapter for adapter in brought if isinstance(adapter, Adapter)}
+    return dict(sorted(found.items()))
+
+
+ADAPTERS = find_adapters()
 
 
 def get_adapter(name: str) -> Adapter:

@@ -114,6 +114,8 @@ def test_a_malicious_pickle_does_nothing_and_is_named(
         (b"h\x05.", "damaged pickle"),
         (b"aK\x01.", "empty stack"),
         (b"K\x01K\x02a.", "no list where"),
+        (b"K\x01" + b"\x85" * 2000 + b"h\x00\x93.", "damaged pickle"),
+        (b"\x8c\x01a" + b"K\x01" + b"\x85" * 2000 + b"\x93.", "a global whose name is no text"),
         (b"}K\x01K\x02s.", "not names of utterances"),
         (b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "damaged pickle"),  # eight exabytes are promised
     ],
@@ -150,6 +152,11 @@ def described(shape: object, code: str, content: object) -> bytes:
         (2, "U1", [10**5000, 2], "something other than labels"),
         (2, "U1", 7, "sets the state"),
         ("x", "U1", b"", "impossible shape"),
+        (1 << 63, "U1", b"1\0\0\0", "impossible shape"),
+        (2, "1" * 200, b"1\0\0\0", "unknown kind"),
+        (2, "(" * 200 + ",", b"1\0\0\0", "unknown kind"),
+        (2, "U99999999999", b"1\0\0\0", "unknown kind"),
+        (2, "O8", ["1" * 17, "0"], "something other than labels"),
     ],
 )
 def test_an_array_that_contradicts_itself_is_refused(
@@ -157,6 +164,22 @@ def test_an_array_that_contradicts_itself_is_refused(
 ) -> None:
     path = write_npy(tmp_path / "x.npy", described(shape, code, content))
     with pytest.raises(UserError, match=reason):
+        read_label_arrays(path)
+
+
+def test_lists_of_one_list_that_double_at_every_level_end_at_once(tmp_path: Path) -> None:
+    doubling = b"]\x94" + b"".join(b"](h" + bytes([k]) + b"h" + bytes([k]) + b"e\x94" for k in range(100))
+    pickled = b"\x80\x04" + doubling + b"\x8c\x01a\x93."
+    assert len(pickled) < 1000
+    with pytest.raises(UserError, match="a global whose name is no text"):
+        read_label_arrays(write_npy(tmp_path / "x.npy", pickled))
+
+
+@pytest.mark.parametrize("shared", [np.array(["1"] * 500), ["1"] * 500])
+def test_one_row_of_labels_for_a_thousand_utterances_is_refused(tmp_path: Path, shared: object) -> None:
+    labels = {f"u{k}": shared for k in range(1000)}
+    path = write_npy(tmp_path / "x.npy", pickle.dumps(np.array(labels, dtype=object), protocol=4))
+    with pytest.raises(UserError, match="more than the file holds"):
         read_label_arrays(path)
 
 
