@@ -131,15 +131,9 @@ def corpus_convert(*, store: str, manifest: str, out: str) -> None:
 @click.option("--plot", help="Histogram of forged lengths to write (.png, .svg or .html).")
 def corpus_describe(*, file: str, plot: str | None) -> None:
     """Count what a corpus (its pointer file) or an imported manifest holds; list a corpus's rejects."""
-    from fakesound.core.store import Pointer
-    from fakesound.corpora.describe import describe_rejects
-    from fakesound.corpora.imported import is_imported
-    from fakesound.corpora.manifest import read_rejects
     from fakesound.orchestration.stages import corpus as stage
 
     click.echo(stage.describe(source=file, plot=plot))
-    if not is_imported(file):
-        click.echo(describe_rejects(read_rejects(Pointer.read(file).open())))
 
 
 @corpus.command("check")

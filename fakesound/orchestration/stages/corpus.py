@@ -12,11 +12,11 @@ from fakesound.core.store import Pointer, Store
 from fakesound.corpora.adapters.base import Roots
 from fakesound.corpora.build import build_corpus
 from fakesound.corpora.convert import convert_manifest
-from fakesound.corpora.describe import describe_table, plot_lengths
+from fakesound.corpora.describe import describe_rejects, describe_table, plot_lengths
 from fakesound.corpora.imported import is_imported, is_unaltered, read_imported
 from fakesound.corpora.importing import ImportReport, import_dataset
 from fakesound.corpora.leakage import check_manifest
-from fakesound.corpora.manifest import read_manifest
+from fakesound.corpora.manifest import read_manifest, read_rejects
 from fakesound.corpora.polarity import check_polarity
 from fakesound.orchestration.config import RunConfig
 
@@ -65,7 +65,7 @@ def convert(*, store: str, manifest: str, corpus_out: str) -> None:
 
 
 def describe(*, source: str, plot: str | None) -> str:
-    """Counts of a corpus or of an imported manifest, as text.
+    """Counts of a corpus or of an imported manifest, and a corpus's rejects, as text.
 
     Args:
         source: pointer file or imported manifest.
@@ -77,7 +77,10 @@ def describe(*, source: str, plot: str | None) -> str:
     table, protocol = _open(source)
     if plot:
         plot_lengths(table, plot)
-    return describe_table(table, protocol)
+    described = describe_table(table, protocol)
+    if is_imported(source):
+        return described
+    return f"{described}\n{describe_rejects(read_rejects(Pointer.read(source).open()))}"
 
 
 def check(*, corpus: str) -> None:

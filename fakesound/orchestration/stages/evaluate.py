@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import torch
 
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
+from fakesound.core.files import writing
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
 from fakesound.corpora.masks import TRAIN_SHARE
@@ -72,8 +72,8 @@ def evaluate(
     else:
         _evaluate(place, run_config, inputs)
     place.pointer().write(evaluation_out)
-    Path(report_out).parent.mkdir(parents=True, exist_ok=True)
-    Path(report_out).write_bytes(place.read_bytes(REPORT))
+    with writing(report_out) as path:
+        path.write_bytes(place.read_bytes(REPORT))
     result = read_result(place)
     _track(Tracking(opened), run, place, result)
     return _headline(result)
