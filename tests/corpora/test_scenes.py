@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planned import made_up_recording
+from sounds import sound
 
 from fakesound.core.audio import read_mono
 from fakesound.core.errors import UserError
