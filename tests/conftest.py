@@ -1,6 +1,8 @@
 """Fixtures that tests of several floors share."""
 
+import importlib
 import os
+import shutil
 from collections.abc import Callable
 
 # Before torch is imported: bits depend on the number of threads, and resumed runs are compared bit for bit.
@@ -11,10 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fakesound.attacks import registry
 from fakesound.core.schemas import MANIFEST, PARTITIONS
 from fakesound.core.store import Pointer, Store
 
 RATE_HZ = 8000
+PLUGIN_MODULE = """
+import numpy as np
+from fakesound.attacks.base import Attack
+
+HUSH = Attack("hush", "silence", "nothing at all", lambda c, rng: np.zeros(c.length, np.float32))
+NUMBER = 5
+"""
 
 
 def _row(index: int, samples: np.ndarray, regions: list[tuple[float, float]]) -> dict:
@@ -70,3 +80,26 @@ def _make_corpus(store: Store, *, num_clips: int, key: str = "tiny") -> Pointer:
 def make_corpus() -> Callable[..., Pointer]:
     """`make_corpus(store, num_clips=...)`: a finished corpus of tiny clips in that store."""
     return _make_corpus
+
+
+@pytest.fixture
+def install_plugin(tmp_path, monkeypatch):
+    """`install_plugin(name, version, entry points)`: a distribution on the path, as pip would leave it."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+
+    def install(name, version="1.2", **entries):
+        for earlier in site.glob(f"{name}-*.dist-info"):
+            shutil.rmtree(earlier)
+        folder = site / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"{family} = {target}" for family, target in entries.items()]
+        (folder / "entry_points.txt").write_text("\n".join(["[fakesound.attacks]", *lines, ""]))
+        (site / f"{name}_attacks.py").write_text(PLUGIN_MODULE)
+        importlib.invalidate_caches()
+        registry._plugins.cache_clear()
+
+    yield install
+    registry._plugins.cache_clear()

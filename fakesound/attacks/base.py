@@ -51,7 +51,8 @@ class AttackContext:
     def surroundings(self, max_samples: int, min_samples: int) -> list[Samples]:
         """What is known around the region: left, right, whichever hold at least `min_samples`.
 
-        Nothing known (the region is nearly the whole recording): the region itself.
+        Nothing known (the region is nearly the whole recording): the region itself. Not mirrored, as in
+        `inwards.known_sides`: a character is learnt from it, and reversed time would change that.
         """
         sides = [
             side for side in (self.left(max_samples), self.right(max_samples)) if len(side) >= min_samples

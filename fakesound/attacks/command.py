@@ -10,6 +10,9 @@ Placeholders:
 
 The template is split as a shell would split it, and no shell ever sees it. What is filled is matched and
 crossfaded like every other family's.
+
+A corpus that was built is found again by its configuration, and that does not see into the program: where the
+program or its weights have changed, change the family's name, the command line or `corpus.seed` too.
 """
 
 import os
@@ -43,13 +46,13 @@ class CommandConfig(Config):
         family: its name in manifests; no other family may have it.
         mechanism: what it shares with its cousins; cousins leave training together.
         command: template of the command line, see `fakesound.attacks.command`.
-        timeout_s: the command and all that it started are killed after that long.
+        timeout_s: the command and all that it started are killed after that long; a day at most.
     """
 
     family: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     mechanism: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     command: str
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0, le=86_400)
 
     @field_validator("command")
     @classmethod

@@ -59,7 +59,9 @@ def known_sides(context: AttackContext, max_samples: int, min_samples: int) -> t
     """What is known left and right of the region; a side shorter than `min_samples` counts as empty.
 
     Nothing known on either side (the region is nearly the whole recording): the region mirrored at its
-    borders stands in, as though the recording went on that way.
+    borders stands in, as though the recording went on that way. Not as it is, as in
+    `AttackContext.surroundings`: these sides are continued sample by sample, and must meet the gap's ends
+    with the sound that is there.
     """
     left, right = context.left(max_samples), context.right(max_samples)
     nothing = np.zeros(0)

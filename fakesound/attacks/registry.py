@@ -1,6 +1,6 @@
 """The known attack families, by name: ours, those of plug-ins, and those of external commands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -47,12 +47,6 @@ ATTACKS: dict[str, Attack] = {
 
 _RESERVED = {*ATTACKS, GENUINE}
 
-MECHANISMS: dict[str, tuple[str, ...]] = {
-    mechanism: tuple(family for family, attack in ATTACKS.items() if attack.mechanism == mechanism)
-    for mechanism in dict.fromkeys(attack.mechanism for attack in ATTACKS.values())
-}
-"""Mechanism to its families: cousins that leave training together."""
-
 
 def get_attack(name: str, commands: Sequence[CommandConfig] = ()) -> Attack:
     """The family called `name`: ours, a plug-in's or a command's.
@@ -86,6 +80,12 @@ def known_attacks() -> dict[str, tuple[Attack, str]]:
     """
     ours = {family: (attack, "built in") for family, attack in ATTACKS.items()}
     return ours | {name: (_loaded(entry), _distribution(entry)) for name, entry in _plugins().items()}
+
+
+def plugin_distributions(families: Iterable[str]) -> dict[str, str]:
+    """Name and version of the distribution of each family that a plug-in brings; the others are left out."""
+    plugins = _plugins()
+    return {family: _distribution(plugins[family]) for family in families if family in plugins}
 
 
 def require_new(commands: Sequence[CommandConfig]) -> None:

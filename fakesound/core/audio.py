@@ -97,11 +97,11 @@ def read_mono(path: str | Path, max_s: float | None = None) -> tuple[FloatArray,
     Raises:
         AudioError: as `probe`; or NaN/Inf, absurd levels, silence, less than 0.3 s.
     """
-    blocks = []
+    decoded = bytearray()  # grows in place: blocks and their concatenation would take twice the recording
     sample_rate_hz = 0
     for block, sample_rate_hz in _decoded(path, _READ_BLOCK_S, max_s):  # noqa: B007 - the rate is read after it
-        blocks.append(block)
-    samples = np.concatenate(blocks)
+        decoded += block.data
+    samples = np.frombuffer(decoded, dtype=np.float32)
     _require_content(len(samples) / sample_rate_hz, float(np.ptp(samples)))
     return samples, sample_rate_hz
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fakesound.attacks.forge import control, final_chain, forge
+from fakesound.attacks.registry import plugin_distributions
 from fakesound.core.audio import AudioError, FloatArray, read_span, write_flac
 from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
@@ -42,11 +43,13 @@ from fakesound.corpora.partition import partition_components
 from fakesound.corpora.plan import ClipPlan, StretchPlan, plan_clips
 from fakesound.corpora.scenes import SCENES_VERSION, build_scenes
 from fakesound.corpora.seeds import rng_for, seed_for
-from fakesound.corpora.sound import TARGET_RATE_HZ, samples_of_whole_file
+from fakesound.corpora.sound import TARGET_RATE_HZ, Sound, samples_of_whole_file
 
 CORPUS_VERSION = 3  # raise it when code changes what a corpus holds
 
 _Row = dict[str, Any]
+_Made = tuple[list[_Row], list[Rejection]]
+_Donors = dict[Sound, FloatArray]  # at the rate of the stretch that they are spliced into
 
 
 def build_corpus(
@@ -71,14 +74,7 @@ def build_corpus(
         raise UserError(
             f"no recordings in {recordings}: {others} other files; give wav, flac, ogg or mp3 files"
         )
-    key = digest_of(
-        {
-            "version": CORPUS_VERSION,
-            "scenes_version": SCENES_VERSION if config.scenes else None,
-            "config": config.model_dump(mode="json"),
-            "recordings": content_digests(candidates),
-        }
-    )
+    key = _key(config, content_digests(candidates))
     place = store.place("corpora", key)
     if place.is_complete():
         say(f"corpus {key} is already built")
@@ -114,6 +110,18 @@ def build_corpus(
             "sample_rate_hz": TARGET_RATE_HZ,
         }
     )
+
+
+def _key(config: CorpusConfig, digests: Mapping[str, str]) -> str:
+    content = {
+        "version": CORPUS_VERSION,
+        "scenes_version": SCENES_VERSION if config.scenes else None,
+        "config": config.model_dump(mode="json"),
+        "recordings": digests,
+    }
+    if plugins := plugin_distributions(config.protocol.families):  # without any, the key of earlier versions
+        content["plugins"] = plugins
+    return digest_of(content)
 
 
 def _candidates(
@@ -167,15 +175,13 @@ def _make_clips(
 ) -> tuple[list[_Row], list[Rejection]]:
     rows: list[_Row] = []
     rejections: list[Rejection] = []
-    for made in map_parallel(
+    for made, refused in map_parallel(
         partial(_make_stretch, place.uri, config), plans, description="making clips", jobs=jobs
     ):
-        if isinstance(made, Rejection):
-            rejections.append(made)
-        else:
-            rows.extend(made)
+        rows.extend(made)
+        rejections.extend(refused)
     if not rows:
-        raise UserError(f"no clip could be made: {rejections[0].reason}")
+        raise UserError(f"no clip could be made: {rejections[0].source_id}: {rejections[0].reason}")
     return rows, rejections
 
 
@@ -188,24 +194,45 @@ class _Bed:
     chain_seed: int
 
 
-def _make_stretch(place_uri: str, config: CorpusConfig, plan: StretchPlan) -> list[_Row] | Rejection:
-    """Make every clip of one stretch; in a process of its own."""
+def _make_stretch(place_uri: str, config: CorpusConfig, plan: StretchPlan) -> _Made:
+    """Make every clip of one stretch that can be made; in a process of its own."""
     place = Place(place_uri)
     try:
         samples = plan.sound.read()
     except AudioError as error:  # it could be read a moment ago
-        return Rejection(plan.sound.source_id, str(error))
+        return [], [Rejection(plan.sound.source_id, str(error))]
+    donors, rejections = _read_donors(plan)
+    clips = _makeable(plan.clips, donors)
     beds: dict[str, _Bed] = {}
-    for clip in plan.clips:
+    for clip in clips:
         if clip.mask_id not in beds:
             bed = _draw_bed(samples, plan, clip, config.seed)
             if bed is None:
                 onset_s = plan.sound.stretch.onset / plan.sound.native_rate_hz
-                return Rejection(
-                    plan.sound.source_id, f"silence: no audible region in the clip at {onset_s:.2f} s"
-                )
+                reason = f"silence: no audible region in the clip at {onset_s:.2f} s"
+                return [], [*rejections, Rejection(plan.sound.source_id, reason)]
             beds[clip.mask_id] = bed
-    return [_make_clip(place, config, plan, clip, beds[clip.mask_id]) for clip in plan.clips]
+    rows = [_make_clip(place, config, plan, clip, bed=beds[clip.mask_id], donors=donors) for clip in clips]
+    return rows, rejections
+
+
+def _read_donors(plan: StretchPlan) -> tuple[_Donors, list[Rejection]]:
+    donors: _Donors = {}
+    rejections: list[Rejection] = []
+    for donor in dict.fromkeys(clip.donor for clip in plan.clips if clip.donor):
+        try:
+            donors[donor] = donor.read_at(plan.sound.working_rate_hz)
+        except AudioError as error:  # likewise
+            reason = f"{error}; nothing of it was spliced into {plan.sound.source_id}"
+            rejections.append(Rejection(donor.source_id, reason))
+    return donors, rejections
+
+
+def _makeable(clips: Sequence[ClipPlan], donors: _Donors) -> list[ClipPlan]:
+    """The clips whose donor could be read, without a genuine one that would be left with no forged twin."""
+    kept = [clip for clip in clips if clip.donor is None or clip.donor in donors]
+    forged_masks = {clip.mask_id for clip in kept if clip.family != GENUINE}
+    return [clip for clip in kept if clip.mask_id in forged_masks]
 
 
 def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int) -> _Bed | None:
@@ -218,11 +245,13 @@ def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int)
     return _Bed(spliced, mask, seed_for(seed, "chain", clip.mask_id))
 
 
-def _make_clip(place: Place, config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> _Row:
+def _make_clip(
+    place: Place, config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, *, bed: _Bed, donors: _Donors
+) -> _Row:
     name = f"audio/{clip.clip_id}.flac"
     num_samples = samples_of_whole_file(place, name, TARGET_RATE_HZ)
     if num_samples is None:
-        rendered = _render(config, plan, clip, bed)
+        rendered = _render(config, plan, clip, bed, donors)
         num_samples = len(rendered)
         with place.writing(name) as path:
             write_flac(path, rendered, TARGET_RATE_HZ)
@@ -253,13 +282,15 @@ def _make_clip(place: Place, config: CorpusConfig, plan: StretchPlan, clip: Clip
     }
 
 
-def _render(config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed) -> FloatArray:
+def _render(
+    config: CorpusConfig, plan: StretchPlan, clip: ClipPlan, bed: _Bed, donors: _Donors
+) -> FloatArray:
     rate_hz = plan.sound.working_rate_hz
     rng = np.random.default_rng(clip.seed)
     if clip.family == GENUINE:
         made = control(bed.samples, bed.mask.regions, sample_rate_hz=rate_hz, rng=rng)
     else:
-        donor = clip.donor.read_at(rate_hz) if clip.donor else None
+        donor = donors[clip.donor] if clip.donor else None
         attack = config.attack(clip.family)
         made = forge(bed.samples, bed.mask.regions, attack, sample_rate_hz=rate_hz, rng=rng, donor=donor)
     return final_chain(

@@ -52,6 +52,11 @@ class Protocol(Config):
     test_unseen: tuple[str, ...] = ("noise_vocoder", "lpc_vocoder")
     apart: tuple[str, ...] = ("splice",)
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Every family that plays a part."""
+        return (*self.seen, *self.validation_unseen, *self.test_unseen, *self.apart)
+
     def check(self, commands: Sequence[CommandConfig]) -> None:
         """Check that every family exists, has one part, and that no mechanism has two.
 

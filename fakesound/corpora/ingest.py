@@ -14,13 +14,15 @@ from scipy.signal.windows import blackmanharris
 from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray, is_audio_name, probe, read_mono
 from fakesound.core.errors import UserError
 from fakesound.core.parallel import map_parallel
+from fakesound.core.store import sha256_of
 from fakesound.corpora.cluster import Fingerprint, fingerprint
 from fakesound.corpora.config import CorpusConfig
 
 _BANDWIDTH_RANGE_DB = 80.0  # content this far below the spectrum's peak is none
 _QUANTISATION_POWER = (1 / 32768) ** 2 / 12
 _SPECTRUM_SAMPLES = 1024
-_SPECTRUM_BLOCK = 1024
+_BLOCK = 1024  # frames at once: all those of an hour would take gigabytes
+_SEARCH_SAMPLES = 2**20
 _LEVEL_S = 0.05
 _LEVEL_FLOOR = 1e-10
 _SHOWN_REJECTS = 5
@@ -160,8 +162,8 @@ def native_bandwidth_hz(samples: FloatArray, sample_rate_hz: int) -> float:
     window = blackmanharris(size)  # its side lobes stay 92 dB down
     frames = samples[: len(samples) // size * size].reshape(-1, size)
     power = np.zeros(size // 2 + 1)
-    for first in range(0, len(frames), _SPECTRUM_BLOCK):  # an hour's spectra at once would take gigabytes
-        spectra = np.fft.rfft(frames[first : first + _SPECTRUM_BLOCK] * window)
+    for first in range(0, len(frames), _BLOCK):
+        spectra = np.fft.rfft(frames[first : first + _BLOCK] * window)
         power += np.sum(np.abs(spectra) ** 2, axis=0) / len(frames)
     noise_power = _QUANTISATION_POWER * float(np.sum(window**2))
     floor = max(float(power.max()) * 10 ** (-_BANDWIDTH_RANGE_DB / 10), 4 * noise_power)
@@ -192,7 +194,7 @@ def _examine(config: CorpusConfig, candidate: Candidate) -> tuple[Recording | No
         heard=(candidate.source_id,),
         path=candidate.path,
         group=_group(candidate.source_id, config.group_pattern),
-        pcm_sha256=hashlib.sha256(sounding.tobytes()).hexdigest(),
+        pcm_sha256=hashlib.sha256(sounding.data).hexdigest(),
         sample_rate_hz=rate_hz,
         bandwidth_hz=native_bandwidth_hz(sounding, rate_hz),
         level_spread_db=_level_spread_db(sounding, rate_hz),
@@ -206,8 +208,7 @@ def _digest(path: Path) -> str:
     try:
         if not path.is_file():  # a named pipe would block for ever
             return "unreadable"
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return "unreadable"
 
@@ -220,16 +221,27 @@ def _group(source_id: str, pattern: str | None) -> str:
 def _level_spread_db(samples: FloatArray, sample_rate_hz: int) -> float:
     size = min(round(_LEVEL_S * sample_rate_hz), len(samples))
     frames = samples[: len(samples) // size * size].reshape(-1, size)
-    power = np.mean(np.square(frames, dtype=np.float64), axis=1)
+    blocks = np.split(frames, range(_BLOCK, len(frames), _BLOCK))
+    power = np.concatenate([np.mean(np.square(block, dtype=np.float64), axis=1) for block in blocks])
     return float(np.std(10 * np.log10(power + _LEVEL_FLOOR)))
 
 
 def _sounding(samples: FloatArray) -> tuple[int, int]:
     """Borders of what lies between leading and trailing digital silence."""
-    moving = np.flatnonzero(np.abs(np.diff(samples)) > SILENCE_SPAN)
-    if not len(moving):
+    onset = _before_first_step(samples)
+    if onset == len(samples):
         raise AudioError("silence: no sample differs audibly from its neighbour")
-    return int(moving[0]), int(moving[-1]) + 2
+    return onset, len(samples) - _before_first_step(samples[::-1])
+
+
+def _before_first_step(samples: FloatArray) -> int:
+    """Index of the last sample before the first audible step; the number of samples where there is none."""
+    for first in range(0, len(samples), _SEARCH_SAMPLES):
+        steps = np.abs(np.diff(samples[first : first + _SEARCH_SAMPLES + 1]))
+        moving = np.flatnonzero(steps > SILENCE_SPAN)
+        if len(moving):
+            return first + int(moving[0])
+    return len(samples)
 
 
 def _cut(

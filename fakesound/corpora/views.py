@@ -40,6 +40,7 @@ _VIEWS: dict[str, tuple[str, str, str]] = {  # partition, part of the protocol, 
     "test_seen": ("test", "seen", _ANY),
     "test_unseen": ("test", "test_unseen", _ANY),
 }
+VIEW_ORDER = tuple(_VIEWS)  # as they are listed wherever there are several
 VIEWS = ("validation", "validation_unseen", "easy", "hard", "zeroshot", "splice")  # of a corpus built here
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE, PREDICTIONS, check_schema
+from fakesound.corpora.views import VIEW_ORDER
 from fakesound.metrics.segments import Cells
 
 VALIDATION_SPLITS = ("validation", "validation_unseen")
-SPLIT_ORDER = (*VALIDATION_SPLITS, "easy", "hard", "zeroshot", "splice")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class View:
 def splits_of(table: pa.Table) -> list[str]:
     """The splits in a predictions table: the known ones in their usual order, then others by name."""
     found = set(table["split"].unique().to_pylist())
-    return [split for split in SPLIT_ORDER if split in found] + sorted(found - set(SPLIT_ORDER))
+    return [split for split in VIEW_ORDER if split in found] + sorted(found - set(VIEW_ORDER))
 
 
 def read_view(table: pa.Table, *splits: str) -> View:

@@ -1,3 +1,4 @@
+import math
 import os
 import pickle
 import re
@@ -109,6 +110,9 @@ def test_no_shell_sees_the_template(tmp_path):
         ({"command": "model '{input} {output}"}, "quotation"),
         ({"family": "Not a name"}, "family"),
         ({"timeout_s": 0}, "timeout_s"),
+        ({"timeout_s": 1e10}, "timeout_s"),  # select would overflow
+        ({"timeout_s": math.inf}, "timeout_s"),
+        ({"timeout_s": math.nan}, "timeout_s"),
         ({"shell": True}, "shell"),
     ],
 )

@@ -2,6 +2,8 @@ import hashlib
 import pickle
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +12,20 @@ import pytest
 import soundfile
 
 from fakesound.core.audio import read_mono
+from fakesound.core.config import digest_of
 from fakesound.core.errors import UserError
 from fakesound.core.regions import Region, to_samples
 from fakesound.core.schemas import GENUINE
 from fakesound.core.store import Place, Store
 from fakesound.corpora import build as building
-from fakesound.corpora.build import build_corpus
+from fakesound.corpora.build import CORPUS_VERSION, build_corpus
 from fakesound.corpora.config import CorpusConfig
+from fakesound.corpora.ingest import Stretch
 from fakesound.corpora.leakage import check_manifest
 from fakesound.corpora.manifest import read_manifest, read_rejects
+from fakesound.corpora.plan import ClipPlan, StretchPlan, plan_clips
 from fakesound.corpora.protocol import held_out
-from fakesound.corpora.sound import working_rate_hz
+from fakesound.corpora.sound import Sound, working_rate_hz
 from fakesound.corpora.views import VIEWS, view_rows
 
 CONFIG = CorpusConfig(variants=1, group_pattern="people/([^/]+)/")
@@ -208,6 +213,78 @@ def test_placement_by_activity_turns_masks_and_changes_nothing_else(
         assert abs(seconds[0] - seconds[1]) < 0.001
         moved += row["regions"] != other["regions"]
     assert not turned and moved > 10
+
+
+def test_an_upgraded_plug_in_makes_another_corpus(install_plugin: Callable[..., None]) -> None:
+    def key(*unseen: str) -> str:
+        config = CorpusConfig.parse({"protocol": {"validation_unseen": unseen}})
+        return building._key(config, {"a.wav": "0" * 64})
+
+    built_in = key("granular")
+    install_plugin("silent", "1.2", hush="silent_attacks:HUSH")
+    before = key("hush")
+    assert key("granular") == built_in  # a plug-in that forges nothing here changes nothing
+    install_plugin("silent", "1.3", hush="silent_attacks:HUSH")
+    assert key("hush") != before
+    install_plugin("silent", "1.2", hush="silent_attacks:HUSH")
+    assert key("hush") == before
+
+
+def test_a_corpus_without_plug_ins_keeps_its_key() -> None:
+    digests = {"a.wav": "0" * 64}
+    content = {
+        "version": CORPUS_VERSION,
+        "scenes_version": None,
+        "config": CONFIG.model_dump(mode="json"),
+        "recordings": digests,
+    }
+    assert building._key(CONFIG, digests) == digest_of(content)
+
+
+def test_a_donor_that_cannot_be_read_any_more_costs_its_splices_only(
+    corpus: Place, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {row["clip_id"]: row for row in read_manifest(corpus).to_pylist()}
+    splice = next(row for row in rows.values() if row["family"] == "splice")
+    bed, donor = splice["source_ids"]
+    store = Store(str(tmp_path))
+    unfinished = store.place("corpora", corpus.key)
+    for row in rows.values():
+        if row is not splice:
+            unfinished.write_bytes(row["path"], corpus.read_bytes(row["path"]))
+
+    def plan_and_lose(*args) -> list[StretchPlan]:
+        return [lose(plan) for plan in plan_clips(*args)]
+
+    def lose(plan: StretchPlan) -> StretchPlan:
+        clips = (
+            replace(clip, donor=replace(clip.donor, path=tmp_path / "gone.wav"))
+            if clip.donor and clip.clip_id == splice["clip_id"]
+            else clip
+            for clip in plan.clips
+        )
+        return replace(plan, clips=tuple(clips))
+
+    monkeypatch.setattr(building, "plan_clips", plan_and_lose)
+    place = build_corpus(CONFIG, store, str(folder), jobs=1).open()
+    del rows[splice["clip_id"]]
+    assert {row["clip_id"]: row for row in read_manifest(place).to_pylist()} == rows
+    reasons = [(row["path"], row["reason"]) for row in read_rejects(place).to_pylist()]
+    reason = f"unreadable: No such file or directory; nothing of it was spliced into {bed}"
+    assert (donor, reason) in reasons and len(reasons) == 5
+
+
+def test_no_genuine_clip_is_left_without_a_forged_twin() -> None:
+    donor = Sound("d.wav", ("d.wav",), Path("d.wav"), Stretch(0, 8_000), 8_000, 8_000)
+
+    def clip(mask_id: str, family: str, donor: Sound | None = None) -> ClipPlan:
+        return ClipPlan(f"{mask_id}-{family}", family, mask_id, "train", 0.0, "uniform", 0, donor)
+
+    alone = [clip("a", GENUINE), clip("a", "splice", donor)]
+    among_others = [clip("b", GENUINE), clip("b", "nmf"), clip("b", "splice", donor)]
+    assert building._makeable([*alone, *among_others], {}) == among_others[:2]
+    here = {donor: np.zeros(8_000, np.float32)}
+    assert building._makeable([*alone, *among_others], here) == [*alone, *among_others]
 
 
 def test_nothing_to_build_from(tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
+import tracemalloc
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from fakesound.core.audio import SILENCE_SPAN, AudioError, FloatArray
 from fakesound.core.errors import UserError
+from fakesound.corpora import ingest as ingesting
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.ingest import content_digests, ingest, native_bandwidth_hz, scan
 
@@ -58,6 +65,37 @@ def test_long_recordings_are_cut_silence_is_trimmed_and_silent_clips_are_refused
     assert len(recording.stretches) == 3 and abs(recording.stretches[0].onset - 4_000) <= 2
     assert [s.offset - s.onset for s in recording.stretches[:1]] == [8_000]
     assert [r.reason[:7] for r in found.rejections] == ["silence", "silence", "too sho"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    samples=arrays(np.float32, st.integers(0, 30), elements=st.sampled_from([0.0, 2 / 32768, 0.5])),
+    at_once=st.integers(1, 8),
+)
+def test_silence_is_trimmed_alike_whatever_the_block(samples: FloatArray, at_once: int) -> None:
+    moving = np.flatnonzero(np.abs(np.diff(samples)) > SILENCE_SPAN)
+    with mock.patch.object(ingesting, "_SEARCH_SAMPLES", at_once):
+        if len(moving):
+            assert ingesting._sounding(samples) == (moving[0], moving[-1] + 2)
+        else:
+            with pytest.raises(AudioError, match="silence"):
+                ingesting._sounding(samples)
+
+
+def test_a_long_recording_takes_little_more_memory_than_its_samples(tmp_path: Path) -> None:
+    rate_hz, duration_s = 44_100, 240
+    with soundfile.SoundFile(tmp_path / "long.wav", "w", rate_hz, 2) as file:
+        second = 0.1 * np.random.default_rng(0).standard_normal((rate_hz, 2))
+        for _ in range(duration_s):
+            file.write(second)
+    tracemalloc.start()
+    try:
+        found = ingest(scan(tmp_path)[0], CorpusConfig(), jobs=1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.recordings[0].stretches) == 24
+    assert peak < 2.2 * 4 * rate_hz * duration_s  # mono float32
 
 
 def test_what_a_long_recording_does_not_contribute_is_among_the_rejects(tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 
 from fakesound.core.store import Store
 from fakesound.corpora.adapters.base import Roots
 from fakesound.corpora.convert import convert_manifest
 from fakesound.corpora.importing import import_dataset
+from fakesound.corpora.views import VIEWS as BUILT_HERE
 from fakesound.evaluation.predict import predict_views
 from fakesound.evaluation.trivial import trivial_detectors
+from fakesound.evaluation.views import splits_of
 from fakesound.features.config import FeatureConfig
 from fakesound.features.extract import extract_features
 from fakesound.features.reader import FeatureSet
@@ -38,6 +41,12 @@ def make_dataset(folder: Path) -> Path:
     with (folder / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     return folder / "labels.csv"
+
+
+def test_splits_are_listed_in_the_order_of_the_views() -> None:
+    usual = [*BUILT_HERE, "test", "test_seen", "test_unseen"]
+    table = pa.table({"split": ["another", *sorted(usual, reverse=True)] * 2})
+    assert splits_of(table) == [*usual, "another"]
 
 
 def test_predictions_and_trivial_detectors_know_the_views_of_the_protocol(tmp_path: Path) -> None:
