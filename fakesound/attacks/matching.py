@@ -9,7 +9,7 @@ Forgeries and genuine controls pass through the same five steps, so the steps' o
    raising or lowering each bin's fluctuation about its running mean;
 3. long term, fine bands: level per sixth of an octave over the whole region; above the original's bandwidth
    the original's own fine spectrum is a ceiling, so nothing appears where the recording is empty;
-4. short time, whole band: level over 20 ms; silence stays silence;
+4. short time, octave-wide bands: level over 20 ms; silence stays silence;
 5. peaks: held below the recording's own.
 """
 
@@ -190,10 +190,21 @@ def match_colour(
 
 
 def match_level(replacement: Samples, original: Samples, sample_rate_hz: int) -> Samples:
-    """Step 4: the original's mean square over 20 ms, by a smooth gain; 0 where the original is silent."""
+    """Step 4: the original's mean square over 20 ms in octave-wide bands, by smooth gains; 0 where it is silent.
+
+    Band by band, since one gain for all would let a recording's noise floor rise and fall with its voice.
+    """
     width = max(1, min(round(_LEVEL_S * sample_rate_hz), len(original) // 2))
-    wanted, found = _running_power(original, width), _running_power(replacement, width)
-    levelled = replacement * np.where(wanted < _SILENCE, 0.0, np.exp(_log_gain(wanted, found)))
+    size = fft.next_fast_len(len(original) + sample_rate_hz // 20, real=True)
+    frequencies = np.asarray(fft.rfftfreq(size, 1 / sample_rate_hz))
+    weights = band_weights(band_centres(sample_rate_hz / 2, _COARSE_OCTAVES, _COARSE_MIN_HZ), frequencies)
+    spectra = [np.asarray(fft.rfft(samples, size)) for samples in (original, replacement)]
+    levelled = np.zeros(len(original))
+    for weight in weights:
+        wanted_band, found_band = (np.asarray(fft.irfft(s * weight, size))[: len(original)] for s in spectra)
+        wanted, found = _running_power(wanted_band, width), _running_power(found_band, width)
+        levelled += found_band * np.exp(_log_gain(wanted, found))
+    levelled *= _running_power(original, width) >= _SILENCE
     overall = np.mean(original**2) / max(np.mean(levelled**2), _FLOOR)
     return levelled * np.sqrt(np.clip(overall, 0.5, 2.0))
 

@@ -45,7 +45,7 @@ from fakesound.corpora.scenes import SCENES_VERSION, build_scenes
 from fakesound.corpora.seeds import rng_for, seed_for
 from fakesound.corpora.sound import TARGET_RATE_HZ, Sound, samples_of_whole_file
 
-CORPUS_VERSION = 3  # raise it when code changes what a corpus holds
+CORPUS_VERSION = 4  # raise it when code changes what a corpus holds
 
 _Row = dict[str, Any]
 _Made = tuple[list[_Row], list[Rejection]]

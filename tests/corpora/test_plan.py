@@ -12,7 +12,7 @@ from fakesound.corpora.build import CORPUS_VERSION
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.plan import StretchPlan, plan_clips
 
-GOLDEN_OF_VERSION = {3: "f403984cdc833d0d"}
+GOLDEN_OF_VERSION = {4: "f403984cdc833d0d"}
 
 
 def plan(config: CorpusConfig, num_recordings: int) -> list[StretchPlan]:
