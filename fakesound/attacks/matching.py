@@ -190,7 +190,7 @@ def match_colour(
 
 
 def match_level(replacement: Samples, original: Samples, sample_rate_hz: int) -> Samples:
-    """Step 4: the original's mean square over 20 ms in octave-wide bands, by smooth gains; 0 where it is silent.
+    """Step 4: the original's mean square over 20 ms in octave-wide bands, by smooth gains; silence is 0.
 
     Band by band, since one gain for all would let a recording's noise floor rise and fall with its voice.
     """

@@ -58,6 +58,23 @@ def test_level_over_50_ms_agrees_within_2_db(recording, matched):
     assert max(abs(level_db(a) - level_db(b)) for a, b in pairs) < 2
 
 
+def test_a_steady_noise_floor_stays_steady_under_a_voice_that_comes_and_goes() -> None:
+    rng = np.random.default_rng(3)
+    time_s = np.arange(2 * RATE) / RATE
+    voice = np.sin(2 * np.pi * 300 * time_s) * (np.sin(2 * np.pi * 3 * time_s) > 0)
+    floor = signal.sosfilt(
+        signal.butter(8, 4000, "high", fs=RATE, output="sos"), rng.standard_normal(2 * RATE)
+    )
+    speech = 0.3 * voice + 0.003 * floor
+    elsewhere = np.roll(speech, RATE // 7)[slice(*SPAN)]  # the voice comes at other moments there
+    matched = match(elsewhere, speech, SPAN, RATE)
+    high = signal.butter(8, 5000, "high", fs=RATE, output="sos")
+    levels = [
+        level_db(block) for block in signal.sosfiltfilt(high, matched)[800:-800].reshape(-1, RATE // 20)[1:-1]
+    ]
+    assert max(levels) - min(levels) < 4  # with one gain for all bands: 7.5
+
+
 def test_nothing_above_the_recordings_bandwidth(matched):
     frequencies, power = signal.welch(matched, RATE, nperseg=2048)
     above = power[frequencies > 5300].max()
