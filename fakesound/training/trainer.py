@@ -135,6 +135,9 @@ def train(request: TrainingRequest, ranks: Ranks, report: Report = lambda record
                 report(record)
         if ranks.is_first:
             training.finish()
+        # Freed after the process group, its reducer would join gloo's threads while it holds the GIL that one
+        # of them may be waiting for: a rank that never ends.
+        del training
 
 
 class _Training:

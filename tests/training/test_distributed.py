@@ -1,5 +1,6 @@
 """Two processes joined by gloo; forked, since fresh interpreters would take longer than the training."""
 
+import gc
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from fakesound.core.store import Store
 from fakesound.training import data, trainer
@@ -39,6 +41,13 @@ def start(request, reached=None):
                 return real(*args)
 
             trainer.collate = stop_in_epoch_three
+        destroy = torch.distributed.destroy_process_group
+
+        def destroy_what_nothing_uses():
+            assert not any(type(found) is DistributedDataParallel for found in gc.get_objects())
+            destroy()
+
+        torch.distributed.destroy_process_group = destroy_what_nothing_uses
         try:
             trainer.train(request, Ranks(rank, rank, WORLD_SIZE))
         except BaseException:
@@ -52,20 +61,10 @@ def start(request, reached=None):
     return processes
 
 
-def finish(request):
-    """Train to the end. Forked from a process with threads, a child may wait for ever for a lock that was
-    held at that moment: then all are killed and the training is taken up again, as after any kill."""
-    for _ in range(4):
-        processes = start(request)
-        for process in processes:
-            process.join(20)
-        exit_codes = [process.exitcode for process in processes]
-        if None not in exit_codes:
-            break
-        for process in processes:
-            process.kill()
-            process.join()
-    assert exit_codes == [0] * WORLD_SIZE
+def finish(processes):
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * WORLD_SIZE
 
 
 def checkpoint(request):
@@ -82,7 +81,7 @@ def test_two_processes_take_the_steps_that_one_takes(
     alone = make_request("alone", epochs=2, schedule={"peak_lr": 1e-3})
     trainer.train(alone, Ranks())
     together = make_request("together", epochs=2, schedule={"peak_lr": 1e-3}, world_size=WORLD_SIZE)
-    finish(together)
+    finish(start(together))
     one, two = checkpoint(alone), checkpoint(together)
     for name, tensor in one.tensors.items():
         torch.testing.assert_close(two.tensors[name], tensor, rtol=1e-4, atol=1e-6)
@@ -95,7 +94,7 @@ def test_two_processes_take_the_steps_that_one_takes(
 def test_two_processes_killed_and_resumed_equal_two_uninterrupted(tiny_model, make_request):
     whole = make_request("whole", world_size=WORLD_SIZE)
     broken = make_request("broken", world_size=WORLD_SIZE)
-    finish(whole)
+    finish(start(whole))
     reached = FORK.Event()
     processes = start(broken, reached)
     assert reached.wait(60)
@@ -103,7 +102,7 @@ def test_two_processes_killed_and_resumed_equal_two_uninterrupted(tiny_model, ma
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert checkpoint(broken).state.epoch in (1, 2)  # the other process may be about to write the second
-    finish(broken)
+    finish(start(broken))
     one, two = checkpoint(whole), checkpoint(broken)
     assert one.state.random_states == two.state.random_states
     assert len({state["cpu"] for state in one.state.random_states}) == WORLD_SIZE
