@@ -13,6 +13,7 @@ Forgeries and genuine controls pass through the same five steps, so the steps' o
 5. peaks: held below the recording's own.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,8 +98,9 @@ def match(replacement: Samples, samples: Samples, span: SampleRegion, sample_rat
         matched = _match_short_time(matched, scene)
     matched = match_colour(matched, wanted, sample_rate_hz)
     peak = float(np.abs(samples).max())
+    levels = BandLevels(wanted, sample_rate_hz)
     for _ in range(_LEVEL_PASSES):  # limiting costs level, raising the level makes peaks
-        matched = match_level(matched, wanted, sample_rate_hz)
+        matched = levels.match(matched)
         matched = _limit_peaks(matched + offset, peak, sample_rate_hz) - offset
     return matched + offset
 
@@ -189,24 +191,40 @@ def match_colour(
     return np.asarray(fft.irfft(spectrum, size))[: len(original)]
 
 
-def match_level(replacement: Samples, original: Samples, sample_rate_hz: int) -> Samples:
-    """Step 4: the original's mean square over 20 ms in octave-wide bands, by smooth gains; silence is 0.
+class BandLevels:
+    """Step 4: an original's mean square over 20 ms in octave-wide bands, given to others by smooth gains.
 
     Band by band, since one gain for all would let a recording's noise floor rise and fall with its voice.
+
+    Args:
+        original: (n,).
+        sample_rate_hz: of it and of the replacements.
     """
-    width = max(1, min(round(_LEVEL_S * sample_rate_hz), len(original) // 2))
-    size = fft.next_fast_len(len(original) + sample_rate_hz // 20, real=True)
-    frequencies = np.asarray(fft.rfftfreq(size, 1 / sample_rate_hz))
-    weights = band_weights(band_centres(sample_rate_hz / 2, _COARSE_OCTAVES, _COARSE_MIN_HZ), frequencies)
-    spectra = [np.asarray(fft.rfft(samples, size)) for samples in (original, replacement)]
-    levelled = np.zeros(len(original))
-    for weight in weights:
-        wanted_band, found_band = (np.asarray(fft.irfft(s * weight, size))[: len(original)] for s in spectra)
-        wanted, found = _running_power(wanted_band, width), _running_power(found_band, width)
-        levelled += found_band * np.exp(_log_gain(wanted, found))
-    levelled *= _running_power(original, width) >= _SILENCE
-    overall = np.mean(original**2) / max(np.mean(levelled**2), _FLOOR)
-    return levelled * np.sqrt(np.clip(overall, 0.5, 2.0))
+
+    def __init__(self, original: Samples, sample_rate_hz: int) -> None:
+        self._original = original
+        self._width = max(1, min(round(_LEVEL_S * sample_rate_hz), len(original) // 2))
+        self._size = fft.next_fast_len(len(original) + sample_rate_hz // 20, real=True)
+        frequencies = np.asarray(fft.rfftfreq(self._size, 1 / sample_rate_hz))
+        centres = band_centres(sample_rate_hz / 2, _COARSE_OCTAVES, _COARSE_MIN_HZ)
+        self._weights = band_weights(centres, frequencies)
+        self._wanted = [_running_power(band, self._width) for band in self._bands(original)]
+        self._is_heard = _running_power(original, self._width) >= _SILENCE
+
+    def match(self, replacement: Samples) -> Samples:
+        """The replacement (n,) at these levels; 0 where the original is silent."""
+        levelled = np.zeros(len(replacement))
+        for wanted, band in zip(self._wanted, self._bands(replacement), strict=True):
+            levelled += band * np.exp(_log_gain(wanted, _running_power(band, self._width)))
+        levelled *= self._is_heard
+        overall = np.mean(self._original**2) / max(np.mean(levelled**2), _FLOOR)
+        return levelled * np.sqrt(np.clip(overall, 0.5, 2.0))
+
+    def _bands(self, samples: Samples) -> Iterator[Samples]:
+        """Bands (n,) that add up to the samples."""
+        spectrum = np.asarray(fft.rfft(samples, self._size))
+        for weight in self._weights:
+            yield np.asarray(fft.irfft(spectrum * weight, self._size))[: len(samples)]
 
 
 def _ceiling(wanted: Samples, found: Samples, frequencies: Samples) -> Samples:

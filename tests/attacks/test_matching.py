@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from fakesound.attacks.matching import match, match_level, mean_log_flux
+from fakesound.attacks.matching import BandLevels, match, mean_log_flux
 from fakesound.attacks.spectral import Stft
 from fakesound.core.regions import SampleRegion
 
@@ -139,5 +139,5 @@ def test_peaks_never_exceed_the_recordings_own(length, onset, scale, seed):
 def test_level_gain_is_limited_upwards():
     faint = 1e-6 * np.random.default_rng(6).standard_normal(4000)
     loud = np.random.default_rng(7).standard_normal(4000)
-    gained = level_db(match_level(faint, loud, 8000)) - level_db(faint)
+    gained = level_db(BandLevels(loud, 8000).match(faint)) - level_db(faint)
     assert 20 < gained < 28
