@@ -1,8 +1,6 @@
 """`fakesound detect`: which model judges, what is shown, which exit code."""
 
 from pathlib import Path
-from shutil import copyfile
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -47,13 +45,11 @@ def detect_and_show(path: str, *, store: str, model: str | None, plot: str | Non
     else:
         click.echo(render_json(found, name) if form == "json" else render_text(found, name))
     if plot:
-        with writing(plot) as beside, TemporaryDirectory() as folder:
-            try:  # drawn under its own name, whose ending is the format; without one it becomes a .png
-                plot_detection(found, Path(folder, Path(plot).name))
+        with writing(plot) as beside:
+            try:
+                plot_detection(found, beside, Path(plot).suffix.removeprefix(".") or "png")
             except ValueError as error:
                 raise UserError(f"{plot} cannot be written: {error}") from None
-            [drawn] = Path(folder).iterdir()
-            copyfile(drawn, beside)
     return EXIT_FORGED if found.forged else EXIT_NOTHING
 
 

@@ -29,15 +29,7 @@ from fakesound.corpora.cluster import components, find_near_duplicates
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.ingest import Candidate, Recording, Rejection, content_digests, ingest, scan
 from fakesound.corpora.leakage import check_manifest
-from fakesound.corpora.manifest import (
-    MANIFEST_NAME,
-    REJECTS_NAME,
-    counts_of,
-    manifest_table,
-    rejects_table,
-    say_rejects,
-    write_table,
-)
+from fakesound.corpora.manifest import counts_of, manifest_table, write_tables
 from fakesound.corpora.masks import Mask, draw_audible_mask
 from fakesound.corpora.partition import partition_components
 from fakesound.corpora.plan import ClipPlan, StretchPlan, plan_clips
@@ -93,9 +85,7 @@ def build_corpus(
     table = manifest_table(rows)
     check_manifest(table)
     rejections = [*rejections, *unmade]
-    write_table(place, MANIFEST_NAME, table)
-    write_table(place, REJECTS_NAME, rejects_table(rejections))
-    say_rejects(rejections)
+    write_tables(place, table, rejections)
     facts = counts_of(table) | {
         "recordings": len(found.recordings),
         "rejects": len(rejections),
@@ -206,7 +196,7 @@ def _make_stretch(place_uri: str, config: CorpusConfig, plan: StretchPlan) -> _M
     beds: dict[str, _Bed] = {}
     for clip in clips:
         if clip.mask_id not in beds:
-            bed = _draw_bed(samples, plan, clip, config.seed)
+            bed = _draw_bed(samples, plan, clip, config)
             if bed is None:
                 onset_s = plan.sound.stretch.onset / plan.sound.native_rate_hz
                 reason = f"silence: no audible region in the clip at {onset_s:.2f} s"
@@ -235,10 +225,10 @@ def _makeable(clips: Sequence[ClipPlan], donors: _Donors) -> list[ClipPlan]:
     return [clip for clip in kept if clip.mask_id in forged_masks]
 
 
-def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, seed: int) -> _Bed | None:
-    rate_hz = plan.sound.working_rate_hz
+def _draw_bed(samples: FloatArray, plan: StretchPlan, clip: ClipPlan, config: CorpusConfig) -> _Bed | None:
+    rate_hz, seed = plan.sound.working_rate_hz, config.seed
     rng = rng_for(seed, "mask", clip.mask_id)
-    mask = draw_audible_mask(samples, rate_hz, clip.regime, clip.turn, rng, placement=clip.placement)
+    mask = draw_audible_mask(samples, rate_hz, clip.regime, clip.turn, rng, placement=config.placement)
     if mask is None:
         return None
     spliced = control(samples, mask.decoys, sample_rate_hz=rate_hz, rng=rng_for(seed, "decoys", clip.mask_id))

@@ -31,15 +31,7 @@ from fakesound.core.store import Place, Pointer, Store, sha256_of
 from fakesound.corpora.imported import is_unaltered, protocol_of, read_imported
 from fakesound.corpora.ingest import Rejection, native_bandwidth_hz
 from fakesound.corpora.leakage import check_manifest
-from fakesound.corpora.manifest import (
-    MANIFEST_NAME,
-    REJECTS_NAME,
-    counts_of,
-    manifest_table,
-    rejects_table,
-    say_rejects,
-    write_table,
-)
+from fakesound.corpora.manifest import counts_of, manifest_table, write_tables
 from fakesound.corpora.polarity import check_polarity
 from fakesound.corpora.sound import TARGET_RATE_HZ
 
@@ -79,9 +71,7 @@ def convert_manifest(manifest: str | Path, store: Store, *, jobs: int | None = N
     if not made:
         raise UserError(f"none of {len(rows)} clips can be used: {refused[0].source_id}: {refused[0].reason}")
     converted = manifest_table(made)
-    write_table(place, MANIFEST_NAME, converted)
-    write_table(place, REJECTS_NAME, rejects_table(refused))
-    say_rejects(refused)
+    write_tables(place, converted, refused)
     return place.complete(
         {
             "description": f"imported from {facts['format']}",

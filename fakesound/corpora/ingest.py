@@ -177,7 +177,8 @@ def _examine(config: CorpusConfig, candidate: Candidate) -> tuple[Recording | No
         samples, rate_hz = read_mono(candidate.path, max_s=longest_s)
         onset, offset = _sounding(samples)
         stretches, refused = _cut(samples, onset, offset, rate_hz, config)
-        duration_s = probe(candidate.path).duration_s
+        is_cut = len(samples) >= int(longest_s * rate_hz)
+        duration_s = probe(candidate.path).duration_s if is_cut else len(samples) / rate_hz
     except AudioError as error:
         return None, [Rejection(candidate.source_id, str(error))]
     if duration_s > longest_s:

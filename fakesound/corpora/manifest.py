@@ -26,12 +26,6 @@ def rejects_table(rejections: Sequence[Rejection]) -> pa.Table:
     return pa.Table.from_pylist([{"path": path, "reason": reason} for path, reason in rows], schema=REJECTS)
 
 
-def say_rejects(rejections: Sequence[Rejection]) -> None:
-    """Say how many refusals there were and how they are listed, if there were any."""
-    if rejections:
-        say(f"rejects: {len(rejections)}; `fakesound corpus describe POINTER_FILE` lists them by reason")
-
-
 def counts_of(table: pa.Table) -> dict[str, Any]:
     """Clips and independent sources by partition, clips by family, and hours: kept with a corpus."""
     by_partition = table.group_by("partition").aggregate(
@@ -47,6 +41,14 @@ def counts_of(table: pa.Table) -> dict[str, Any]:
         },
         "hours": round(sum(table["duration_s"].to_pylist()) / 3600, 4),
     }
+
+
+def write_tables(place: Place, manifest: pa.Table, rejections: Sequence[Rejection]) -> None:
+    """Write both tables of a corpus; say how many refusals there were and how they are listed, if any."""
+    write_table(place, MANIFEST_NAME, manifest)
+    write_table(place, REJECTS_NAME, rejects_table(rejections))
+    if rejections:
+        say(f"rejects: {len(rejections)}; `fakesound corpus describe POINTER_FILE` lists them by reason")
 
 
 def write_table(place: Place, name: str, table: pa.Table) -> None:

@@ -4,8 +4,7 @@ A mask is drawn once for a source stretch and shared by the genuine clip and the
 Segments are laid around a circle as long as the clip and the circle is turned by a uniform angle, so every
 instant of a clip is equally likely to be covered: position says nothing. (The angles of one partition, or
 of one family in it, are multiples of the golden ratio from a random start, so that few clips, too, are
-covered evenly.) A segment
-that the clip's borders cut becomes two regions.
+covered evenly.) A segment that the clip's borders cut becomes two regions.
 
 Each mask also draws, four times in five, a decoy from the same length distribution: there, the genuine and
 the forged clip alike hold a splice of the same recording. In the genuine clip the mask's own regions are

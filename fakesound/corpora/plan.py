@@ -10,7 +10,7 @@ from fakesound.core.errors import UserError
 from fakesound.core.schemas import GENUINE, PARTITIONS
 from fakesound.corpora.config import CorpusConfig
 from fakesound.corpora.ingest import Recording
-from fakesound.corpora.masks import GOLDEN_RATIO, Placement, Regime
+from fakesound.corpora.masks import GOLDEN_RATIO, Regime
 from fakesound.corpora.seeds import rng_for, seed_for
 from fakesound.corpora.sound import Sound
 
@@ -25,7 +25,6 @@ class ClipPlan:
         mask_id: of the mask; with the corpus seed it draws the mask.
         regime: of the mask.
         turn: of the mask's circle, in [0, 1).
-        placement: whether the sound may turn it further.
         seed: draws the attack or the genuine splices.
         donor: for the families that need one.
     """
@@ -35,7 +34,6 @@ class ClipPlan:
     mask_id: str
     regime: Regime
     turn: float
-    placement: Placement
     seed: int
     donor: Sound | None
 
@@ -74,7 +72,7 @@ def plan_clips(
         recordings: usable ones.
         component_of: component by source id.
         partition_of: partition by component.
-        config: seeds, variants, families, placement.
+        config: seeds, variants, families.
 
     Raises:
         UserError: a family needs a donor from another source, and its partition has but one.
@@ -154,7 +152,6 @@ def _clips(
             mask_id=f"{one.name}-{mask.name}",
             regime=mask.regime,
             turn=mask.turn,
-            placement=config.placement,
             seed=seed_for(config.seed, "clip", clip_id),
             donor=donors.draw(one, family) if is_splice else None,
         )

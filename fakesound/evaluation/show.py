@@ -53,12 +53,17 @@ def render_audacity(detection: Detection) -> str:
     )
 
 
-def plot_detection(detection: Detection, path: str | Path) -> None:
+def plot_detection(detection: Detection, path: str | Path, form: str = "png") -> None:
     """Write a picture: spectrogram with the regions, and the frame probability against its threshold.
+
+    Args:
+        detection: what was found.
+        path: file to write, whatever its name.
+        form: format, as matplotlib names it.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: matplotlib does not know the name's ending.
+        ValueError: matplotlib does not know the format.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -90,7 +95,7 @@ def plot_detection(detection: Detection, path: str | Path) -> None:
         curve.axvspan(region.onset_s, region.offset_s, color=_FORGED, alpha=0.3, linewidth=0)
     curve.set(ylim=(0, 1.02), xlim=(0, detection.duration_s), xlabel="time, s", ylabel="P(forged)")
     curve.legend(loc="upper right", frameon=False)
-    figure.savefig(str(path), dpi=120)
+    figure.savefig(str(path), dpi=120, format=form)
 
 
 def printable(text: str) -> str:

@@ -278,7 +278,7 @@ def test_no_genuine_clip_is_left_without_a_forged_twin() -> None:
     donor = Sound("d.wav", ("d.wav",), Path("d.wav"), Stretch(0, 8_000), 8_000, 8_000)
 
     def clip(mask_id: str, family: str, donor: Sound | None = None) -> ClipPlan:
-        return ClipPlan(f"{mask_id}-{family}", family, mask_id, "train", 0.0, "uniform", 0, donor)
+        return ClipPlan(f"{mask_id}-{family}", family, mask_id, "train", 0.0, 0, donor)
 
     alone = [clip("a", GENUINE), clip("a", "splice", donor)]
     among_others = [clip("b", GENUINE), clip("b", "nmf"), clip("b", "splice", donor)]
