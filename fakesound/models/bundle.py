@@ -24,7 +24,7 @@ from fakesound.models.detector import Detector
 
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "detector.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

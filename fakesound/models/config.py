@@ -17,25 +17,32 @@ VISION_MAMBA_SIZES: dict[str, dict[str, int]] = {
 """Widths and depths by name; tiny, small and base are ViM's (arXiv 2401.09417), micro trains on a CPU."""
 
 
-class VisionMambaConfig(Config):
-    """A bidirectional selective state-space model over patches of the mel image.
+class TokenNetworkConfig(Config):
+    """What every model over patches of the mel image has.
 
     `patch_mels` x `patch_frames` is the patch; clips of more than `max_frames` frames are refused.
     `drop_path` is the stochastic depth of the last layer (rising linearly from zero at the first), `dropout`
     acts on what the two heads read.
     """
 
-    kind: Literal["vim"] = "vim"
     embed_dim: int = Field(default=96, ge=8, le=4096)
     depth: int = Field(default=6, ge=1, le=96)
-    d_state: int = Field(default=16, ge=1, le=64)
-    expand: int = Field(default=2, ge=1, le=8)
-    d_conv: int = Field(default=4, ge=1, le=8)
     patch_mels: int = Field(default=16, ge=1, le=1024)
     patch_frames: int = Field(default=16, ge=1, le=1024)
     max_frames: int = Field(default=1000, ge=1, le=100_000)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     drop_path: float = Field(default=0.05, ge=0, lt=1)
+
+
+class VisionMambaConfig(TokenNetworkConfig):
+    """A bidirectional selective state-space model: `d_state` states of each of `expand * embed_dim` channels,
+    behind a convolution of `d_conv` taps.
+    """
+
+    kind: Literal["vim"] = "vim"
+    d_state: int = Field(default=16, ge=1, le=64)
+    expand: int = Field(default=2, ge=1, le=8)
+    d_conv: int = Field(default=4, ge=1, le=8)
 
     @classmethod
     def of_size(cls, size: str, **values: Any) -> Self:

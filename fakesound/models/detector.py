@@ -23,10 +23,6 @@ class Network(Protocol):
         """Score normalised features that are zero outside the mask."""
         ...
 
-    def weight_decay_exempt(self) -> set[str]:
-        """Names of parameters that decay would pull away from what they mean, vectors apart."""
-        ...
-
 
 class Detector(nn.Module):
     """A network with the normalisation of its input.
@@ -70,9 +66,13 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def no_weight_decay(detector: Detector) -> set[str]:
-    """Names of the parameters to spare: norms, biases and D (all vectors), A_log, positions, class token."""
-    network: Network = detector.network  # pyright: ignore[reportAssignmentType]
-    exempt = {f"network.{name}" for name in network.weight_decay_exempt()}
-    vectors = {name for name, parameter in detector.named_parameters() if parameter.ndim <= 1}
-    return exempt | vectors
+def no_weight_decay(module: nn.Module) -> set[str]:
+    """Names of the parameters to spare: all vectors (norms, biases), and those that a module lists in its
+    UNDECAYED, which decay would pull away from what they mean.
+    """
+    listed = {
+        f"{prefix}.{own}" if prefix else own
+        for prefix, part in module.named_modules()
+        for own in getattr(part, "UNDECAYED", ())
+    }
+    return listed | {name for name, parameter in module.named_parameters() if parameter.ndim <= 1}

@@ -120,10 +120,6 @@ class FCNResNet(nn.Module):
         for weight in (self.frame_head.weight, self.clip_head.weight):
             nn.init.normal_(weight, std=0.01)
 
-    def weight_decay_exempt(self) -> set[str]:
-        """Nothing beyond the vectors."""
-        return set()
-
     def forward(self, image_BFM: Tensor, mask_BF: Tensor) -> DetectorOutput:
         """Score normalised features that are zero outside the mask; see `Detector.forward`."""
         self.masks.set(mask_BF, num_halvings=self.time_stride.bit_length() - 1)

@@ -1,12 +1,11 @@
-"""Vision Mamba (arXiv 2401.09417) over the patches of a mel image: bidirectional selective state spaces.
+"""Vision Mamba (arXiv 2401.09417): blocks of bidirectional selective state spaces over patches.
 
-Built as ViM's v2 block is (one in_proj, gate and out_proj for both directions; own convolution, projections,
-A and D for each), for clips of any length: the class token sits in the middle of each clip's own valid
-tokens, and padding stays exactly zero in the residual stream from the embedding to the last layer.
+Built as ViM's v2 block is: one in_proj, gate and out_proj for both directions; own convolution, projections,
+A and D for each. What the directions own is held stacked along S, so that both go through every operation in
+one call.
 
-Shapes: B batch, F frames, M mels, T x H the grid of patches in time x frequency, L tokens (T * H, one more
-with the class token), E width of the model, D inner channels (expand * E), N state, R rank of the step size,
-K taps.
+Shapes: S directions (forward, backward), B batch, L tokens, E width of the model, D inner channels
+(expand * E), N state, R rank of the step size, K taps.
 """
 
 import math
@@ -14,65 +13,32 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fakesound.core.errors import UserError
 from fakesound.models.config import VisionMambaConfig
-from fakesound.models.detector import DetectorOutput
-from fakesound.models.patches import patches_needed, read_at_frames, to_patches
-from fakesound.models.scan import Direction, causal_conv_silu, selective_scan_bidirectional
+from fakesound.models.scan import ScanInputs, causal_conv_silu, selective_scan
+from fakesound.models.token_network import ResidualBlock, TokenNetwork
 
+DIRECTIONS = 2
 STEP_SIZE_RANGE = (1e-3, 0.1)
-NORM_EPSILON = 1e-5
-EMBEDDING_STD = 0.02
-
-
-class DirectionMixer(nn.Module):
-    """What one direction owns: convolution, the projections that select, A and D."""
-
-    def __init__(self, config: VisionMambaConfig) -> None:
-        super().__init__()
-        inner = config.expand * config.embed_dim
-        self.rank = math.ceil(config.embed_dim / 16)
-        self.d_state = config.d_state
-        # A Conv1d's parameters in its own layout and initialisation; computed by `causal_conv_silu`.
-        bound = config.d_conv**-0.5
-        self.conv_weight = nn.Parameter(torch.empty(inner, config.d_conv).uniform_(-bound, bound))
-        self.conv_bias = nn.Parameter(torch.empty(inner).uniform_(-bound, bound))
-        self.x_proj = nn.Linear(inner, self.rank + 2 * config.d_state, bias=False)
-        self.dt_proj = nn.Linear(self.rank, inner)
-        nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
-        with torch.no_grad():
-            self.dt_proj.bias.copy_(_step_bias(inner))
-        states = torch.arange(1, config.d_state + 1, dtype=torch.float32)
-        self.A_log = nn.Parameter(states.log().repeat(inner, 1))
-        self.D = nn.Parameter(torch.ones(inner))
-
-    def forward(self, x_BLD: Tensor, *, reverse: bool) -> Direction:
-        """The scan's inputs from this direction's view of `x_BLD`, which is zero at padding."""
-        u_BLD = causal_conv_silu(x_BLD, self.conv_weight, self.conv_bias, reverse=reverse)
-        sizes = [self.rank, self.d_state, self.d_state]
-        step_BLR, B_BLN, C_BLN = self.x_proj(u_BLD).split(sizes, dim=-1)
-        delta_BLD = nn.functional.linear(step_BLR, self.dt_proj.weight)
-        return Direction(
-            u_BLD, delta_BLD, -torch.exp(self.A_log.float()), B_BLN, C_BLN, self.D, self.dt_proj.bias
-        )
-
-
-def _step_bias(inner: int) -> Tensor:
-    """softplus^-1 of step sizes drawn log-uniformly from STEP_SIZE_RANGE, so that delta starts there."""
-    low, high = (math.log(value) for value in STEP_SIZE_RANGE)
-    step_D = torch.empty(inner).uniform_(low, high).exp()
-    return step_D + torch.log(-torch.expm1(-step_D))
 
 
 class BidirectionalMixer(nn.Module):
     """ViM's v2 mixer: out_proj of the gated mean of a forward and a backward selective scan."""
 
+    UNDECAYED = ("conv_bias_SD", "step_bias_SD", "A_log_SDN", "D_SD")  # decay would pull A's rates to one
+
     def __init__(self, config: VisionMambaConfig) -> None:
         super().__init__()
-        inner = config.expand * config.embed_dim
+        inner, rank = config.expand * config.embed_dim, math.ceil(config.embed_dim / 16)
+        self.split_sizes = [rank, config.d_state, config.d_state]
         self.in_proj = nn.Linear(config.embed_dim, 2 * inner, bias=False)
-        self.forward_direction = DirectionMixer(config)
-        self.backward_direction = DirectionMixer(config)
+        self.conv_weight_SDK = _uniform(DIRECTIONS, inner, config.d_conv, bound=config.d_conv**-0.5)
+        self.conv_bias_SD = _uniform(DIRECTIONS, inner, bound=config.d_conv**-0.5)
+        self.x_proj_SXD = _uniform(DIRECTIONS, sum(self.split_sizes), inner, bound=inner**-0.5)
+        self.step_proj_SDR = _uniform(DIRECTIONS, inner, rank, bound=rank**-0.5)
+        self.step_bias_SD = nn.Parameter(_step_bias(DIRECTIONS, inner))
+        states_N = torch.arange(1, config.d_state + 1, dtype=torch.float32)
+        self.A_log_SDN = nn.Parameter(states_N.log().repeat(DIRECTIONS, inner, 1))
+        self.D_SD = nn.Parameter(torch.ones(DIRECTIONS, inner))
         self.out_proj = nn.Linear(inner, config.embed_dim, bias=False)
         with torch.no_grad():  # keeps the variance of the sum over layers from growing
             self.out_proj.weight.div_(math.sqrt(config.depth))
@@ -83,150 +49,44 @@ class BidirectionalMixer(nn.Module):
         # padding.
         hidden_BLE = hidden_BLE.masked_fill(~mask_BL[..., None], 0)
         x_BLD, z_BLD = self.in_proj(hidden_BLE).chunk(2, dim=-1)
-        mixed_BLD = selective_scan_bidirectional(
-            self.forward_direction(x_BLD, reverse=False),
-            self.backward_direction(x_BLD, reverse=True),
-            z_BLD,
-            mask_BL,
+        u_SBLD = causal_conv_silu(x_BLD, self.conv_weight_SDK, self.conv_bias_SD)
+        selected_SBLX = _project(u_SBLD, self.x_proj_SXD)
+        step_SBLR, B_SBLN, C_SBLN = selected_SBLX.split(self.split_sizes, dim=-1)
+        inputs = ScanInputs(
+            u_SBLD=u_SBLD,
+            delta_SBLD=_project(step_SBLR, self.step_proj_SDR),
+            A_SDN=-torch.exp(self.A_log_SDN.float()),
+            B_SBLN=B_SBLN,
+            C_SBLN=C_SBLN,
+            D_SD=self.D_SD,
+            delta_bias_SD=self.step_bias_SD,
         )
-        return self.out_proj(mixed_BLD)
+        return self.out_proj(selective_scan(inputs, z_BLD, mask_BL))
 
 
-class Block(nn.Module):
-    """Add -> RMSNorm -> mixer; the residual stream stays in single precision whatever the mixer uses."""
-
-    def __init__(self, config: VisionMambaConfig, drop_path: float) -> None:
-        super().__init__()
-        self.norm = nn.RMSNorm(config.embed_dim, eps=NORM_EPSILON)
-        self.mixer = BidirectionalMixer(config)
-        self.drop_path = drop_path
-
-    def forward(self, residual_BLE: Tensor, mask_BL: Tensor) -> Tensor:
-        """The stream with this layer's contribution, left out for whole clips at random in training."""
-        mixed_BLE = self.mixer(self.norm(residual_BLE), mask_BL)
-        return residual_BLE + drop_clips(mixed_BLE, self.drop_path, training=self.training).float()
+def _uniform(*shape: int, bound: float) -> nn.Parameter:
+    """Drawn as torch draws the weights of a linear layer or a convolution of that many inputs."""
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
-def drop_clips(values: Tensor, rate: float, *, training: bool) -> Tensor:
-    """Stochastic depth (arXiv 1603.09382): zero whole clips with probability `rate`, scale the others up."""
-    if not training or rate == 0:
-        return values
-    kept = torch.empty(len(values), *[1] * (values.ndim - 1), device=values.device, dtype=values.dtype)
-    return values * kept.bernoulli_(1 - rate).div_(1 - rate)
+def _project(values_SBLX: Tensor, weight_SYX: Tensor) -> Tensor:
+    """(S, B, L, Y): each direction by its own matrix."""
+    flat_SJY = torch.bmm(values_SBLX.flatten(1, 2), weight_SYX.transpose(1, 2))
+    return flat_SJY.unflatten(1, values_SBLX.shape[1:3])
 
 
-class PatchEmbedding(nn.Module):
-    """Patches as vectors, with learned positions.
+def _step_bias(*shape: int) -> Tensor:
+    """softplus^-1 of step sizes drawn log-uniformly from STEP_SIZE_RANGE, so that delta starts there."""
+    low, high = (math.log(value) for value in STEP_SIZE_RANGE)
+    step = torch.empty(*shape).uniform_(low, high).exp()
+    return step + torch.log(-torch.expm1(-step))
 
-    A patch's position is the sum of one vector for its place in time and one for its place in frequency, so
-    that a short clip reads the same time vectors as the start of a long one. The class token has a vector of
-    its own.
-    """
+
+class VisionMamba(TokenNetwork):
+    """Patch tokens through blocks of one bidirectional mixer each, without MLPs."""
 
     def __init__(self, config: VisionMambaConfig, num_mels: int) -> None:
-        super().__init__()
-        self.patch_frames, self.patch_mels = config.patch_frames, config.patch_mels
-        self.max_frames = config.max_frames
-        self.grid_height = patches_needed(num_mels, config.patch_mels)
-        # The same as a convolution whose kernel and stride are the patch.
-        self.proj = nn.Linear(config.patch_frames * config.patch_mels, config.embed_dim)
-        num_times = patches_needed(config.max_frames, config.patch_frames)
-        self.time_TE = nn.Parameter(torch.empty(num_times, config.embed_dim))
-        self.frequency_HE = nn.Parameter(torch.empty(self.grid_height, config.embed_dim))
-        self.class_E = nn.Parameter(torch.empty(config.embed_dim))
-        for embedding in (self.time_TE, self.frequency_HE, self.class_E):
-            nn.init.trunc_normal_(embedding, std=EMBEDDING_STD)
+        def block(drop_path: float) -> ResidualBlock:
+            return ResidualBlock(BidirectionalMixer(config), embed_dim=config.embed_dim, drop_path=drop_path)
 
-    def forward(self, image_BFM: Tensor) -> Tensor:
-        """Tokens (B, T * H, E), along frequency first.
-
-        Raises:
-            UserError: more than `max_frames` frames.
-        """
-        num_frames = image_BFM.shape[1]
-        if num_frames > self.max_frames:
-            raise UserError(
-                f"a clip of {num_frames} frames, but the model takes {self.max_frames}: "
-                "cut it into windows, or train with a larger max_frames"
-            )
-        grid_BTHE = self.proj(to_patches(image_BFM, self.patch_frames, self.patch_mels)).float()
-        positions_THE = self.time_TE[: grid_BTHE.shape[1], None] + self.frequency_HE
-        return (grid_BTHE + positions_THE).flatten(1, 2)
-
-
-def insert_at(tokens_BLE: Tensor, inserted_E: Tensor, index_B: Tensor) -> Tensor:
-    """(B, L + 1, E) with `inserted_E` at each clip's own index."""
-    place_L = torch.arange(tokens_BLE.shape[1] + 1, device=tokens_BLE.device)
-    offset_BL1 = (place_L - index_B[:, None])[..., None]
-    before_BLE = nn.functional.pad(tokens_BLE, (0, 0, 0, 1))
-    after_BLE = nn.functional.pad(tokens_BLE, (0, 0, 1, 0))
-    return torch.where(offset_BL1 == 0, inserted_E, torch.where(offset_BL1 < 0, before_BLE, after_BLE))
-
-
-def remove_at(tokens_BLE: Tensor, index_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse of `insert_at`: what is left (B, L, E) and what was taken out (B, E)."""
-    place_L = torch.arange(tokens_BLE.shape[1] - 1, device=tokens_BLE.device)
-    is_before_BL1 = (place_L < index_B[:, None])[..., None]
-    taken_BE = tokens_BLE[torch.arange(len(tokens_BLE), device=tokens_BLE.device), index_B]
-    return torch.where(is_before_BL1, tokens_BLE[:, :-1], tokens_BLE[:, 1:]), taken_BE
-
-
-class VisionMamba(nn.Module):
-    """The backbone and its two heads: clip from the class token, frames from the grid of patch tokens.
-
-    The frame head takes the mean over frequency of the patches of each time step, then one linear layer, and
-    interpolates linearly to frames. (The linear layer commutes with the interpolation, and is cheaper before
-    it.)
-    """
-
-    def __init__(self, config: VisionMambaConfig, num_mels: int) -> None:
-        super().__init__()
-        self.embedding = PatchEmbedding(config, num_mels)
-        self.class_token_E = nn.Parameter(torch.empty(config.embed_dim))
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
-        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
-        self.norm = nn.RMSNorm(config.embed_dim, eps=NORM_EPSILON)
-        self.dropout = nn.Dropout(config.dropout)
-        self.clip_head = nn.Linear(config.embed_dim, 1)
-        self.frame_head = nn.Linear(config.embed_dim, 1)
-        nn.init.trunc_normal_(self.class_token_E, std=EMBEDDING_STD)
-        for head in (self.clip_head, self.frame_head):
-            nn.init.trunc_normal_(head.weight, std=EMBEDDING_STD)
-            nn.init.zeros_(head.bias)
-
-    def weight_decay_exempt(self) -> set[str]:
-        """A_log (decay would pull all time constants to one), the position tables and the class token."""
-        tables = {"embedding.time_TE", "embedding.frequency_HE", "embedding.class_E", "class_token_E"}
-        return tables | {name for name, _ in self.named_parameters() if name.endswith("A_log")}
-
-    def hidden_states(self, image_BFM: Tensor, mask_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Final states of all tokens, kept on the grid.
-
-        Returns:
-            class token (B, E); patches (B, T, H, E), zero where invalid; valid time steps of each clip (B,).
-        """
-        tokens_BLE = self.embedding(image_BFM)
-        height, patch_frames = self.embedding.grid_height, self.embedding.patch_frames
-        num_times_B = -(-mask_BF.sum(1) // patch_frames)
-        num_tokens_B = num_times_B * height
-        class_index_B = num_tokens_B // 2
-        class_E = self.class_token_E + self.embedding.class_E
-        residual_BLE = insert_at(tokens_BLE, class_E, class_index_B)
-        place_L = torch.arange(residual_BLE.shape[1], device=residual_BLE.device)
-        mask_BL = place_L <= num_tokens_B[:, None]
-        residual_BLE = residual_BLE.masked_fill(~mask_BL[..., None], 0)
-        for block in self.blocks:
-            residual_BLE = block(residual_BLE, mask_BL)
-        patches_BLE, class_BE = remove_at(self.norm(residual_BLE), class_index_B)
-        return class_BE, patches_BLE.unflatten(1, (-1, height)), num_times_B
-
-    def forward(self, image_BFM: Tensor, mask_BF: Tensor) -> DetectorOutput:
-        """Score normalised features that are zero outside the mask; see `Detector.forward`."""
-        class_BE, grid_BTHE, num_times_B = self.hidden_states(image_BFM, mask_BF)
-        clip_logits_B = self.clip_head(self.dropout(class_BE)).squeeze(-1)
-        step_logits_BT = self.frame_head(self.dropout(grid_BTHE.mean(2))).squeeze(-1)
-        frames_F = torch.arange(image_BFM.shape[1], device=image_BFM.device)
-        position_F = (frames_F + 0.5) / self.embedding.patch_frames - 0.5
-        return DetectorOutput(
-            clip_logits_B.float(), read_at_frames(step_logits_BT.float(), num_times_B, position_F)
-        )
+        super().__init__(config, num_mels, block)

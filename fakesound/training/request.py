@@ -11,7 +11,7 @@ from fakesound.core.store import Place, Pointer, Store
 from fakesound.models.config import ModelConfig
 from fakesound.training.config import TrainingConfig
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 
 
 class TrainingRequest(Config):

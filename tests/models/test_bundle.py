@@ -69,7 +69,7 @@ def test_weights_of_another_model_are_refused(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "not a detector of schema 1"),
+        ({"schema": 1}, "not a detector of schema 2"),
         ({"num_mels": "8"}, "num_mels is missing or not of type int"),
         ({"num_mels": 0}, "at least 1"),
         ({"model": {"kind": "pickle"}}, "pickle"),

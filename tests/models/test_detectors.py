@@ -13,9 +13,9 @@ from fakesound.models.config import (
 )
 from fakesound.models.detector import count_parameters, no_weight_decay
 from fakesound.models.patches import read_at_frames, to_patches
-from fakesound.models.scan import Direction, causal_conv_silu
-from fakesound.models.scan.reference import selective_scan
-from fakesound.models.vim import BidirectionalMixer, drop_clips, insert_at, remove_at
+from fakesound.models.scan import ScanInputs, causal_conv_silu, selective_scan
+from fakesound.models.token_network import drop_clips, insert_at, remove_at
+from fakesound.models.vim import BidirectionalMixer
 
 NUM_MELS = 20
 SMALL_VIM = VisionMambaConfig(embed_dim=16, depth=2, d_state=4, patch_mels=8, patch_frames=6)
@@ -109,19 +109,17 @@ def test_mixer_equals_two_explicit_passes_with_flips():
     mixer = BidirectionalMixer(SMALL_VIM)
     hidden = torch.randn(2, 11, 16)
 
-    def branch(own, x, z):
-        u = causal_conv_silu(x, own.conv_weight, own.conv_bias, reverse=False)
-        step, B, C = own.x_proj(u).split([own.rank, own.d_state, own.d_state], dim=-1)
-        delta = step @ own.dt_proj.weight.T
-        A = -own.A_log.exp()
-        y = selective_scan(
-            Direction(u, delta, A, B, C, own.D, own.dt_proj.bias), whole(2, x.shape[1]), reverse=False
-        )
-        return y * torch.nn.functional.silu(z)
+    def branch(s, x, z):
+        u = causal_conv_silu(x, mixer.conv_weight_SDK[s : s + 1], mixer.conv_bias_SD[s : s + 1])
+        step, B, C = (u @ mixer.x_proj_SXD[s].T).split(mixer.split_sizes, dim=-1)
+        delta = step @ mixer.step_proj_SDR[s].T
+        own = [parameter[s : s + 1] for parameter in (mixer.D_SD, mixer.step_bias_SD)]
+        inputs = ScanInputs(u, delta, -mixer.A_log_SDN[s : s + 1].exp(), B, C, *own)
+        return selective_scan(inputs, z, whole(2, x.shape[1]), backend="reference")
 
     x, z = mixer.in_proj(hidden).chunk(2, dim=-1)
-    forward = branch(mixer.forward_direction, x, z)
-    backward = branch(mixer.backward_direction, x.flip(1), z.flip(1)).flip(1)
+    forward = branch(0, x, z)
+    backward = branch(1, x.flip(1), z.flip(1)).flip(1)
     want = mixer.out_proj((forward + backward) / 2)
     torch.testing.assert_close(mixer(hidden, whole(2, 11)), want, atol=1e-5, rtol=1e-4)
 
@@ -172,12 +170,11 @@ def test_interpolation_equals_torch_interpolate_on_whole_patches():
 def test_initial_values_are_those_of_mamba():
     torch.manual_seed(0)
     mixer = BidirectionalMixer(VisionMambaConfig(embed_dim=64, depth=16))
-    for own in (mixer.forward_direction, mixer.backward_direction):
-        torch.testing.assert_close(own.A_log.exp(), torch.arange(1.0, 17.0).expand(128, 16))
-        assert torch.equal(own.D, torch.ones(128))
-        steps = torch.nn.functional.softplus(own.dt_proj.bias)
-        assert steps.min() > 0.99e-3
-        assert steps.max() < 0.101
+    torch.testing.assert_close(mixer.A_log_SDN.exp(), torch.arange(1.0, 17.0).expand(2, 128, 16))
+    assert torch.equal(mixer.D_SD, torch.ones(2, 128))
+    steps = torch.nn.functional.softplus(mixer.step_bias_SD)
+    assert steps.min() > 0.99e-3
+    assert steps.max() < 0.101
     bound = 128**-0.5 / 16**0.5
     assert 0.9 * bound < mixer.out_proj.weight.abs().max() <= bound
 
@@ -199,8 +196,8 @@ def test_weight_decay_spares_what_it_would_spoil():
     assert spared <= names
     decayed = {".".join(name.split(".")[-2:]) for name in names - spared}
     assert decayed == {
-        *(f"{layer}_proj.weight" for layer in ("in", "out", "x", "dt")),
-        *(f"{way}_direction.conv_weight" for way in ("forward", "backward")),
+        *("in_proj.weight", "out_proj.weight"),
+        *(f"layer.{name}" for name in ("conv_weight_SDK", "x_proj_SXD", "step_proj_SDR")),
         *("proj.weight", "clip_head.weight", "frame_head.weight"),
     }
     fcn = make(SMALL_FCN)

@@ -9,37 +9,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesound.core.errors import UserError
-from fakesound.models.scan import (
-    Direction,
-    _choose,
-    causal_conv_silu,
-    choose_backend,
-    selective_scan_bidirectional,
-)
+from fakesound.models.scan import ScanInputs, _choose, causal_conv_silu, choose_backend, selective_scan
 
-NAMES = (*Direction._fields, "z_BLD")
+BACKENDS_HERE = ("reference", "portable", "numba")
+NAMES = (*ScanInputs._fields, "z_BLD")
 
 
-def draw_inputs(*, B, L, D, N, largest_step=1.0, seed=0, dtype=torch.float64):
-    """Forward and backward directions and the gate, all leaves; step sizes reach `largest_step`."""
+def draw_inputs(*, B, L, D, N, S=2, largest_step=1.0, seed=0, dtype=torch.float64):
+    """The scan's inputs and the gate, all leaves; step sizes reach `largest_step`."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
-    def direction():
-        step = torch.rand(B, L, D, generator=generator, dtype=dtype) * largest_step
-        A = -torch.rand(D, N, generator=generator, dtype=dtype) * N - 0.01
-        bias = torch.rand(D, generator=generator, dtype=dtype) - 1
-        return Direction(normal(B, L, D), step, A, normal(B, L, N), normal(B, L, N), normal(D), bias)
-
-    return [*direction(), *direction(), normal(B, L, D)]
+    step = torch.rand(S, B, L, D, generator=generator, dtype=dtype) * largest_step
+    A = -torch.rand(S, D, N, generator=generator, dtype=dtype) * N - 0.01
+    bias = torch.rand(S, D, generator=generator, dtype=dtype) - 1
+    sequences = normal(S, B, L, D), step, A, normal(S, B, L, N), normal(S, B, L, N)
+    return [*sequences, normal(S, D), bias, normal(B, L, D)]
 
 
 def scan(tensors, mask, backend):
-    return selective_scan_bidirectional(
-        Direction(*tensors[:7]), Direction(*tensors[7:14]), tensors[14], mask, backend=backend
-    )
+    return selective_scan(ScanInputs(*tensors[:7]), tensors[7], mask, backend=backend)
+
+
+def is_sequence(tensor, B, L):
+    return (B, L) in (tensor.shape[:2], tensor.shape[1:3])
 
 
 def outputs_and_gradients(tensors, mask, backend, dtype):
@@ -53,15 +48,14 @@ def outputs_and_gradients(tensors, mask, backend, dtype):
 def assert_close_to_float64(tensors, mask, backend, tolerance=1e-5):
     expected = outputs_and_gradients(tensors, mask, "reference", torch.float64)
     found = outputs_and_gradients(tensors, mask, backend, torch.float32)
-    for index, (want, have) in enumerate(zip(expected, found, strict=True)):
-        name = "y" if index == 0 else NAMES[-1] if index == 15 else NAMES[(index - 1) % 7]
+    for name, want, have in zip(("y", *NAMES), expected, found, strict=True):
         scale = want.abs().max().item() or 1.0
         assert (have.double() - want).abs().max().item() <= tolerance * scale, name
 
 
-def loop_in_float64(direction, mask, order):
+def loop_in_float64(inputs, direction, mask, order):
     """h = exp(delta A) h + delta B u; y = C h + D u, one number at a time."""
-    u, raw, A, B, C, D, bias = (tensor.numpy() for tensor in direction)
+    u, raw, A, B, C, D, bias = (tensor[direction].numpy() for tensor in inputs)
     y = np.zeros_like(u)
     for b, d in np.ndindex(u.shape[0], u.shape[2]):
         h = np.zeros(A.shape[1])
@@ -78,9 +72,9 @@ def loop_in_float64(direction, mask, order):
 def test_reference_equals_the_formula_in_plain_loops():
     tensors = draw_inputs(B=2, L=9, D=3, N=4, largest_step=10)
     mask = torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
-    forward = loop_in_float64(Direction(*tensors[:7]), mask, range(9))
-    backward = loop_in_float64(Direction(*tensors[7:14]), mask, range(8, -1, -1))
-    gate = torch.nn.functional.silu(tensors[14]).numpy()
+    forward = loop_in_float64(tensors[:7], 0, mask, range(9))
+    backward = loop_in_float64(tensors[:7], 1, mask, range(8, -1, -1))
+    gate = torch.nn.functional.silu(tensors[7]).numpy()
     np.testing.assert_allclose(scan(tensors, mask, "reference"), (forward + backward) / 2 * gate, atol=1e-12)
 
 
@@ -114,28 +108,39 @@ def test_long_sequences_keep_their_precision(backend):
     assert_close_to_float64(tensors, torch.arange(600)[None] < 570, backend)
 
 
-@pytest.mark.parametrize("backend", ["reference", "portable", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
 def test_masked_tokens_influence_nothing_and_get_no_gradient(backend):
     clean = draw_inputs(B=2, L=20, D=5, N=3)
     mask = torch.arange(20) < torch.tensor([[20], [11]])
     dirty = [tensor.clone() for tensor in clean]
-    for index, tensor in enumerate(dirty):
-        if tensor.shape[:2] == (2, 20):
-            dirty[index][~mask] = float("nan")
+    for tensor in dirty:
+        if is_sequence(tensor, 2, 20):
+            tensor.masked_fill_(~mask[..., None], float("nan"))
     want = outputs_and_gradients(clean, mask, backend, torch.float32)
     have = outputs_and_gradients(dirty, mask, backend, torch.float32)
     for w, h in zip(want, have, strict=True):
         assert torch.equal(w, h)
-        if w.shape[:2] == (2, 20):
-            assert (w[~mask] == 0).all()
+        if is_sequence(w, 2, 20):
+            assert (w.masked_fill(mask[..., None], 0) == 0).all()
 
 
-def test_backward_direction_is_the_forward_one_on_flipped_tokens():
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+def test_second_direction_is_the_first_one_on_flipped_tokens(backend):
     tensors = draw_inputs(B=2, L=12, D=4, N=3)
     whole = torch.ones(2, 12, dtype=torch.bool)
-    flipped = [tensor.flip(1) if tensor.shape[:2] == (2, 12) else tensor for tensor in tensors]
-    swapped = [*flipped[7:14], *flipped[:7], flipped[14]]
-    torch.testing.assert_close(scan(tensors, whole, "numba"), scan(swapped, whole, "numba").flip(1))
+    swapped = [tensor.flip(0, 2) if tensor.ndim == 4 else tensor.flip(0) for tensor in tensors[:7]]
+    have = scan([*swapped, tensors[7].flip(1)], whole, backend).flip(1)
+    torch.testing.assert_close(have, scan(tensors, whole, backend), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS_HERE)
+def test_both_directions_are_the_mean_of_each_alone(backend):
+    tensors = draw_inputs(B=2, L=12, D=4, N=3)
+    mask = torch.arange(12) < torch.tensor([[12], [7]])
+    forward = scan([*(tensor[:1] for tensor in tensors[:7]), tensors[7]], mask, backend)
+    none = [torch.zeros_like(tensors[0]), *tensors[1:7], tensors[7]]
+    none[0][0] = tensors[0][0]
+    torch.testing.assert_close(scan(none, mask, backend), forward / 2, atol=1e-5, rtol=1e-5)
 
 
 def test_numba_is_deterministic_and_independent_of_the_number_of_threads():
@@ -146,7 +151,7 @@ def test_numba_is_deterministic_and_independent_of_the_number_of_threads():
         results = []
         for threads in (1, 2, 2):
             torch.set_num_threads(threads)
-            results.append(outputs_and_gradients(tensors, whole, "numba", torch.float32)[:8])
+            results.append(outputs_and_gradients(tensors, whole, "numba", torch.float32))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -165,34 +170,33 @@ def test_half_precision_inputs_are_scanned_in_single_precision():
     assert ((y.double() - want).abs().max() / want.abs().max()).item() < 0.02
 
 
-@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("num_tokens", "num_channels"), [(1, 1), (2, 65), (9, 130)])
-def test_compiled_convolution_equals_the_portable_one(reverse, num_tokens, num_channels):
+def test_compiled_convolution_equals_the_portable_one(num_tokens, num_channels):
     generator = torch.Generator().manual_seed(0)
-    shapes = [(3, num_tokens, num_channels), (num_channels, 4), (num_channels,)]
+    shapes = [(3, num_tokens, num_channels), (2, num_channels, 4), (2, num_channels)]
     leaves = [torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes]
     results = []
     for backend in ("portable", "numba"):
-        y = causal_conv_silu(*leaves, reverse=reverse, backend=backend)
-        results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+        u = causal_conv_silu(*leaves, backend=backend)
+        results.append([u, *torch.autograd.grad(u.square().sum(), leaves)])
     for want, have in zip(*results, strict=True):
         torch.testing.assert_close(have, want, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_convolution_equals_torch_conv1d(reverse):
+def test_convolution_equals_torch_conv1d():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)
-    weight = torch.randn(3, 4, generator=generator, dtype=torch.float64)
-    bias = torch.randn(3, generator=generator, dtype=torch.float64)
-    seen = x.flip(1) if reverse else x
-    padded = torch.nn.functional.pad(seen.transpose(1, 2), (3, 0))
-    want = torch.nn.functional.silu(torch.nn.functional.conv1d(padded, weight[:, None], bias, groups=3))
-    want = want.transpose(1, 2)
-    have = causal_conv_silu(x, weight, bias, reverse=reverse)
-    torch.testing.assert_close(have, want.flip(1) if reverse else want)
+    weight = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    bias = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    have = causal_conv_silu(x, weight, bias, backend="portable")
+    for reverse in (False, True):
+        seen = x.flip(1) if reverse else x
+        padded = torch.nn.functional.pad(seen.transpose(1, 2), (3, 0))
+        want = torch.nn.functional.conv1d(padded, weight[int(reverse), :, None], bias[int(reverse)], groups=3)
+        want = torch.nn.functional.silu(want).transpose(1, 2)
+        torch.testing.assert_close(have[int(reverse)], want.flip(1) if reverse else want)
     leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
-    assert torch.autograd.gradcheck(lambda *args: causal_conv_silu(*args, reverse=reverse), leaves)
+    assert torch.autograd.gradcheck(lambda *args: causal_conv_silu(*args, backend="portable"), leaves)
 
 
 def test_choice_of_backend_can_be_forced(monkeypatch):

@@ -32,9 +32,6 @@ class TinyNetwork(nn.Module):
         clip_B = (logits_BFC[..., 0] * valid_BF).sum(1) / valid_BF.sum(1)
         return DetectorOutput(clip_B, logits_BFC[..., 1])
 
-    def weight_decay_exempt(self):
-        return set()
-
 
 @pytest.fixture(scope="session")
 def tiny_features(tmp_path_factory, make_corpus) -> Pointer:

@@ -1,8 +1,9 @@
-"""The bidirectional selective scan: one signature, several backends that agree, one place that chooses.
+"""The selective scan and its convolution: one signature, several backends that agree, one place that chooses.
 
-A backend is a module with `selective_scan(direction, mask_BL, reverse=) -> y_BLD`.
+A backend is a module with `selective_scan(inputs, z_BLD, mask_BL) -> y_BLD` and
+`causal_conv_silu(x_BLD, weight_SDK, bias_SD) -> u_SBLD`.
 
-Shapes: B batch, L tokens, D inner channels, N state, K taps.
+Shapes: S directions, B batch, L tokens, D inner channels, N state, K taps.
 """
 
 import importlib.util
@@ -14,12 +15,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fakesound.core.errors import UserError
-from fakesound.models.scan.types import Direction
+from fakesound.models.scan.types import ScanInputs
 
-__all__ = ["BackendChoice", "Direction", "causal_conv_silu", "choose_backend", "selective_scan_bidirectional"]
+__all__ = ["BackendChoice", "ScanInputs", "causal_conv_silu", "choose_backend", "selective_scan"]
 
 BACKEND_VARIABLE = "FAKESOUND_SCAN_BACKEND"
 
@@ -32,16 +32,14 @@ class BackendChoice(NamedTuple):
     faster_hint: str
 
 
-def selective_scan_bidirectional(
-    forward: Direction, backward: Direction, z_BLD: Tensor, mask_BL: Tensor, *, backend: str | None = None
+def selective_scan(
+    inputs: ScanInputs, z_BLD: Tensor, mask_BL: Tensor, *, backend: str | None = None
 ) -> Tensor:
-    """(forward scan + backward scan) / 2, gated by silu(z): ViM's v2 block between its convolutions and
-    out_proj.
+    """The mean of the scans of one or two directions, gated by silu(z): the inside of ViM's v2 block.
 
     Args:
-        forward: scanned from the first token to the last.
-        backward: its own inputs, in the same order of tokens, scanned from the last valid token to the first.
-        z_BLD: (B, L, D) the gate of both directions.
+        inputs: of each direction; `ScanInputs` has the formula.
+        z_BLD: (B, L, D) the gate of all directions.
         mask_BL: (B, L) bool, False for tokens that must influence nothing.
         backend: force one; otherwise `choose_backend` decides.
 
@@ -51,25 +49,18 @@ def selective_scan_bidirectional(
     Raises:
         UserError: the backend asked for is unknown or cannot run here.
     """
-    scan = _load(choose_backend(z_BLD.device, backend).name).selective_scan
-    if z_BLD.dtype != torch.float64:
-        forward, backward = forward.float(), backward.float()
     with torch.autocast(z_BLD.device.type, enabled=False):
-        y_BLD = scan(forward, mask_BL, reverse=False) + scan(backward, mask_BL, reverse=True)
-    gate_BLD = functional.silu(z_BLD.masked_fill(~mask_BL[..., None], 0))
-    return y_BLD.mul(0.5).to(z_BLD.dtype) * gate_BLD
+        return _load(choose_backend(z_BLD.device, backend).name).selective_scan(inputs, z_BLD, mask_BL)
 
 
 def causal_conv_silu(
-    x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, reverse: bool, backend: str | None = None
+    x_BLD: Tensor, weight_SDK: Tensor, bias_SD: Tensor, *, backend: str | None = None
 ) -> Tensor:
-    """Depthwise causal convolution, then SiLU, by the fastest means here; `scan/conv.py` has the formula."""
-    name = choose_backend(x_BLD.device, backend).name
-    if name == "cuda" or (name == "numba" and x_BLD.dtype == torch.float32):
-        convolve = _load(name).causal_conv_silu
-    else:
-        convolve = importlib.import_module("fakesound.models.scan.conv").causal_conv_silu
-    return convolve(x_BLD, weight_DK, bias_D, reverse=reverse)
+    """Depthwise causal convolution of each direction, then SiLU: u (S, B, L, D) in the type of x;
+    `scan/conv.py` has the formula.
+    """
+    with torch.autocast(x_BLD.device.type, enabled=False):
+        return _load(choose_backend(x_BLD.device, backend).name).causal_conv_silu(x_BLD, weight_SDK, bias_SD)
 
 
 def choose_backend(device: torch.device | str, name: str | None = None) -> BackendChoice:

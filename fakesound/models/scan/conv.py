@@ -2,7 +2,7 @@
 
 torch's conv1d spends, on a CPU, eighty times its forward in its depthwise backward; this has its own.
 
-Shapes: B batch, L tokens, D channels, K taps.
+Shapes: S directions, B batch, L tokens, D channels, K taps.
 """
 
 from typing import Any
@@ -13,12 +13,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, reverse: bool) -> Tensor:
-    """silu(bias + sum over k of weight[k] x[t - (K-1) + k]); `reverse` mirrors time: x[t + (K-1) - k].
+def causal_conv_silu(x_BLD: Tensor, weight_SDK: Tensor, bias_SD: Tensor) -> Tensor:
+    """u (S, B, L, D): silu(bias + sum over k of weight[k] x[t - (K-1) + k]) is the first direction; the
+    second mirrors time, x[t + (K-1) - k].
 
     What lies beyond the ends counts as zero. Padding must be zero in `x_BLD`: then it leaks nowhere.
     """
-    return _CausalConvSilu.apply(x_BLD, weight_DK, bias_D, reverse)  # pyright: ignore[reportReturnType]
+    directions = zip((False, True), weight_SDK, bias_SD)  # noqa: B905 - S may be 1
+    views = [_CausalConvSilu.apply(x_BLD, weight, bias, reverse) for reverse, weight, bias in directions]
+    return torch.stack(views).to(x_BLD.dtype)  # pyright: ignore[reportArgumentType]
 
 
 def _shifted(x_BLD: Tensor, num_taps: int, *, reverse: bool) -> list[Tensor]:

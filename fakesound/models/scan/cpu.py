@@ -16,24 +16,34 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fakesound.models.scan import cpu_kernels
-from fakesound.models.scan.types import Direction
+from fakesound.models.scan.types import ScanInputs, mean_gated
 
 TASKS_WANTED = 16  # the backward pass splits channels into groups until it has so many tasks
 
 
-def selective_scan(direction: Direction, mask_BL: Tensor, *, reverse: bool) -> Tensor:
-    """y (B, L, D) float32, zero at masked tokens; `reverse` travels from the last token to the first."""
-    direction = direction.float()
+def selective_scan(inputs: ScanInputs, z_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """y (B, L, D), zero at masked tokens; see `ScanInputs`."""
+    inputs = inputs.float()
     if not mask_BL.all():
-        direction = direction.zeroed(mask_BL)
-    u, _, A, B, C, D, _ = direction
+        inputs = inputs.zeroed(mask_BL)
+    u, _, A, B, C, D, _ = inputs
+    delta = inputs.step_sizes()
     keep_starts = torch.is_grad_enabled()
-    return _SelectiveScan.apply(u, direction.step_sizes(), A, B, C, D, mask_BL, reverse, keep_starts)  # pyright: ignore
+    directions = [
+        _SelectiveScan.apply(u[s], delta[s], A[s], B[s], C[s], D[s], mask_BL, s == 1, keep_starts)  # pyright: ignore
+        for s in range(len(u))
+    ]
+    return mean_gated(torch.stack(directions), z_BLD, mask_BL)  # pyright: ignore
 
 
-def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, reverse: bool) -> Tensor:
-    """silu(depthwise causal convolution), (B, L, D) float32; `scan/conv.py` has the formula."""
-    return _CausalConvSilu.apply(x_BLD.float(), weight_DK.float(), bias_D.float(), reverse)  # pyright: ignore
+def causal_conv_silu(x_BLD: Tensor, weight_SDK: Tensor, bias_SD: Tensor) -> Tensor:
+    """u (S, B, L, D); `scan/conv.py` has the formula."""
+    x = x_BLD.float()
+    views = [
+        _CausalConvSilu.apply(x, weight_SDK[s], bias_SD[s], s == 1)  # pyright: ignore
+        for s in range(len(weight_SDK))
+    ]
+    return torch.stack(views).to(x_BLD.dtype)  # pyright: ignore
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -2,57 +2,62 @@
 
 Keyword arguments alone are used, which survive every change of signature between the packages' versions.
 
-Shapes: B batch, L tokens, D inner channels, N state.
+Shapes: S directions, B batch, L tokens, D inner channels, N state.
 """
 
 import torch
 from torch import Tensor
 
-from fakesound.models.scan.types import Direction
+from fakesound.models.scan.types import ScanInputs, flip_second, mean_gated
 
 STEP_OF_MASKED = (
     -1e4
 )  # softplus of it is exactly zero in single precision, so that the state passes unchanged
 
 
-def selective_scan(direction: Direction, mask_BL: Tensor, *, reverse: bool) -> Tensor:
-    """y (B, L, D), zero at masked tokens; `reverse` travels from the last token to the first.
+def selective_scan(inputs: ScanInputs, z_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """y (B, L, D), zero at masked tokens; see `ScanInputs`.
 
-    The kernel has no direction and no mask: sequences are flipped whole, and masked tokens take steps of
-    zero, so that the padding that then comes first leaves the state at zero.
+    The kernel has no direction and no mask: the second direction is flipped whole, and masked tokens take
+    steps of zero, so that the padding that then comes first leaves the state at zero.
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore
 
-    direction = direction.zeroed(mask_BL)
-    delta_BLD = direction.delta_BLD.masked_fill(~mask_BL[..., None], STEP_OF_MASKED)
-    u, delta, B, C = (
-        _channels_first(sequence, reverse=reverse)
-        for sequence in (direction.u_BLD, delta_BLD, direction.B_BLN, direction.C_BLN)
+    inputs = inputs.zeroed(mask_BL)
+    delta_SBLD = inputs.delta_SBLD.masked_fill(~mask_BL[..., None], STEP_OF_MASKED)
+    sequences = (inputs.u_SBLD, delta_SBLD, inputs.B_SBLN, inputs.C_SBLN)
+    directions = zip(*(_channels_first(flip_second(sequence)) for sequence in sequences), strict=True)
+    y_SBDL = torch.stack(
+        [
+            selective_scan_fn(
+                u=u_BDL,
+                delta=delta_BDL,
+                A=inputs.A_SDN[s].float(),
+                B=B_BNL,
+                C=C_BNL,
+                D=inputs.D_SD[s].float(),
+                z=None,
+                delta_bias=inputs.delta_bias_SD[s].float(),
+                delta_softplus=True,
+            )
+            for s, (u_BDL, delta_BDL, B_BNL, C_BNL) in enumerate(directions)
+        ]
     )
-    y_BDL = selective_scan_fn(
-        u=u,
-        delta=delta,
-        A=direction.A_DN.float(),
-        B=B,
-        C=C,
-        D=direction.D_D.float(),
-        z=None,
-        delta_bias=direction.delta_bias_D.float(),
-        delta_softplus=True,
-    )
-    y_BLD = y_BDL.transpose(1, 2)
-    return y_BLD.flip(1) if reverse else y_BLD
+    return mean_gated(flip_second(y_SBDL.transpose(2, 3)), z_BLD, mask_BL)
 
 
-def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, *, reverse: bool) -> Tensor:
-    """silu(depthwise causal convolution), (B, L, D); see `fakesound.models.scan.conv`."""
+def causal_conv_silu(x_BLD: Tensor, weight_SDK: Tensor, bias_SD: Tensor) -> Tensor:
+    """u (S, B, L, D); `scan/conv.py` has the formula."""
     from causal_conv1d import causal_conv1d_fn  # pyright: ignore[reportMissingImports]
 
-    y_BDL = causal_conv1d_fn(
-        x=_channels_first(x_BLD, reverse=reverse), weight=weight_DK, bias=bias_D, activation="silu"
+    x_SBDL = _channels_first(flip_second(x_BLD.expand(len(weight_SDK), *x_BLD.shape)))
+    u_SBDL = torch.stack(
+        [
+            causal_conv1d_fn(x=x_BDL, weight=weight_DK, bias=bias_D, activation="silu")
+            for x_BDL, weight_DK, bias_D in zip(x_SBDL, weight_SDK, bias_SD, strict=True)
+        ]
     )
-    y_BLD = y_BDL.transpose(1, 2)
-    return y_BLD.flip(1) if reverse else y_BLD
+    return flip_second(u_SBDL.transpose(2, 3))
 
 
 def why_unavailable() -> str | None:
@@ -67,5 +72,5 @@ def why_unavailable() -> str | None:
     return None
 
 
-def _channels_first(sequence_BLX: Tensor, *, reverse: bool) -> Tensor:
-    return (sequence_BLX.flip(1) if reverse else sequence_BLX).transpose(1, 2).contiguous()
+def _channels_first(sequence_SBLX: Tensor) -> Tensor:
+    return sequence_SBLX.transpose(2, 3).contiguous()

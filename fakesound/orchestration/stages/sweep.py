@@ -15,7 +15,7 @@ from fakesound.training.ranks import Ranks
 from fakesound.training.request import training_place
 from fakesound.training.trainer import EpochRecord, train
 
-SWEEP_VERSION = 1
+SWEEP_VERSION = 2
 BEST_NAME = "best.json"
 
 
