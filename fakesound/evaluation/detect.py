@@ -28,7 +28,7 @@ from fakesound.evaluation.result import OperatingPoint
 from fakesound.features.config import FeatureConfig
 from fakesound.features.logmel import LogMel
 from fakesound.models.bundle import Bundle
-from fakesound.models.config import VisionMambaConfig
+from fakesound.models.config import TokenNetworkConfig
 
 OVERVIEW_COLUMNS = 1500
 
@@ -236,7 +236,7 @@ def _window_frames(bundle: Bundle, front_end: FeatureConfig, config: DetectionCo
     """Frames of a window: what was asked for, within what the model was trained on and can take."""
     limits = [config.window_s, float(bundle.facts.get("clip_s", config.window_s))]
     frames = round(min(limits) / front_end.hop_s)
-    if isinstance(bundle.config, VisionMambaConfig):
+    if isinstance(bundle.config, TokenNetworkConfig):
         frames = min(frames, bundle.config.max_frames)
     return max(2, frames)
 

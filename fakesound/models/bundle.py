@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.store import Place
 from fakesound.models.build import build_detector
-from fakesound.models.config import FCNResNetConfig, VisionMambaConfig, parse_model_config
+from fakesound.models.config import ModelConfig, parse_model_config
 from fakesound.models.detector import Detector
 
 WEIGHTS_NAME = "model.safetensors"
@@ -32,7 +32,7 @@ class Bundle:
     """A loaded detector (in eval mode, on the CPU) and what was saved with it."""
 
     detector: Detector
-    config: VisionMambaConfig | FCNResNetConfig
+    config: ModelConfig
     num_mels: int
     front_end: dict[str, Any]
     facts: dict[str, Any]
@@ -42,7 +42,7 @@ def save_bundle(
     folder: Path,
     *,
     detector: Detector,
-    config: VisionMambaConfig | FCNResNetConfig,
+    config: ModelConfig,
     num_mels: int,
     front_end: Mapping[str, Any],
     facts: Mapping[str, Any],

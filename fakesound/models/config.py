@@ -85,7 +85,7 @@ class FCNResNetConfig(Config):
 ModelConfig = Annotated[VisionMambaConfig | FCNResNetConfig, Field(discriminator="kind")]
 
 
-def parse_model_config(values: Mapping[str, Any]) -> VisionMambaConfig | FCNResNetConfig:
+def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:
     """The configuration that `values["kind"]` names.
 
     Raises:

@@ -26,7 +26,7 @@ from fakesound.evaluation.table import HEADLINE, render_table
 from fakesound.evaluation.trivial import trivial_detectors
 from fakesound.features.reader import FeatureSet
 from fakesound.models.bundle import Bundle
-from fakesound.models.config import VisionMambaConfig
+from fakesound.models.config import TokenNetworkConfig
 from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.detectors import read_detector
 from fakesound.orchestration.tracking import Tracking, git_commit
@@ -158,7 +158,7 @@ def _predictions(
 
 
 def _patch_frames(bundle: Bundle) -> int:
-    return bundle.config.patch_frames if isinstance(bundle.config, VisionMambaConfig) else 1
+    return bundle.config.patch_frames if isinstance(bundle.config, TokenNetworkConfig) else 1
 
 
 def _facts(config: RunConfig, inputs: Mapping[str, Pointer], corpus: Pointer) -> dict[str, Any]:
