@@ -50,7 +50,7 @@ def selective_scan(
         UserError: the backend asked for is unknown or cannot run here.
     """
     with torch.autocast(z_BLD.device.type, enabled=False):
-        return _load(choose_backend(z_BLD.device, backend).name).selective_scan(inputs, z_BLD, mask_BL)
+        return _backend(z_BLD.device.type, backend).selective_scan(inputs, z_BLD, mask_BL)
 
 
 def causal_conv_silu(
@@ -60,7 +60,7 @@ def causal_conv_silu(
     `scan/conv.py` has the formula.
     """
     with torch.autocast(x_BLD.device.type, enabled=False):
-        return _load(choose_backend(x_BLD.device, backend).name).causal_conv_silu(x_BLD, weight_SDK, bias_SD)
+        return _backend(x_BLD.device.type, backend).causal_conv_silu(x_BLD, weight_SDK, bias_SD)
 
 
 def choose_backend(device: torch.device | str, name: str | None = None) -> BackendChoice:
@@ -119,5 +119,20 @@ _HINTS = {
 }
 
 
-def _load(name: str) -> ModuleType:
-    return importlib.import_module(f"fakesound.models.scan.{'cpu' if name == 'numba' else name}")
+@torch.compiler.assume_constant_result  # torch.compile need not, and cannot, trace the choice itself
+def _chosen_name(device_type: str, asked_for: str | None) -> str:
+    return choose_backend(device_type, asked_for).name
+
+
+def _backend(device_type: str, asked_for: str | None) -> ModuleType:
+    # Statements, and not a table of names, since torch.compile follows those alone.
+    match _chosen_name(device_type, asked_for):
+        case "reference":
+            from fakesound.models.scan import reference as module
+        case "portable":
+            from fakesound.models.scan import portable as module
+        case "numba":
+            from fakesound.models.scan import cpu as module
+        case _:
+            from fakesound.models.scan import cuda as module
+    return module

@@ -1,6 +1,9 @@
+# ruff: noqa: PLR0917 - operators of torch.library take their tensors one by one
 """The selective scan and its convolution on the CPU, in single precision, each with its own backward pass.
 
-Shapes: B batch, L tokens, D inner channels, N state, K taps.
+Both are operators of torch (torch.library): torch.compile, torch.export and autocast see them whole.
+
+Shapes: S directions, B batch, L tokens, D inner channels, N state, K taps.
 """
 
 import os
@@ -9,125 +12,158 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fakesound.models.scan import cpu_kernels
-from fakesound.models.scan.types import ScanInputs, mean_gated
+from fakesound.models.scan.types import ScanInputs
 
 TASKS_WANTED = 16  # the backward pass splits channels into groups until it has so many tasks
 
 
 def selective_scan(inputs: ScanInputs, z_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-    """y (B, L, D), zero at masked tokens; see `ScanInputs`."""
+    """y (B, L, D) in z's type, zero at masked tokens; see `ScanInputs`."""
     inputs = inputs.float()
-    if not mask_BL.all():
-        inputs = inputs.zeroed(mask_BL)
-    u, _, A, B, C, D, _ = inputs
-    delta = inputs.step_sizes()
-    keep_starts = torch.is_grad_enabled()
-    directions = [
-        _SelectiveScan.apply(u[s], delta[s], A[s], B[s], C[s], D[s], mask_BL, s == 1, keep_starts)  # pyright: ignore
-        for s in range(len(u))
-    ]
-    return mean_gated(torch.stack(directions), z_BLD, mask_BL)  # pyright: ignore
+    gate_BLD = z_BLD.float()
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*inputs, gate_BLD))
+    gated_BLD, _, _ = _scan(*inputs, gate_BLD, mask_BL, keep)
+    return gated_BLD.to(z_BLD.dtype)
 
 
 def causal_conv_silu(x_BLD: Tensor, weight_SDK: Tensor, bias_SD: Tensor) -> Tensor:
-    """u (S, B, L, D); `scan/conv.py` has the formula."""
-    x = x_BLD.float()
-    views = [
-        _CausalConvSilu.apply(x, weight_SDK[s], bias_SD[s], s == 1)  # pyright: ignore
-        for s in range(len(weight_SDK))
-    ]
-    return torch.stack(views).to(x_BLD.dtype)  # pyright: ignore
+    """u (S, B, L, D) in the type of x; `scan/conv.py` has the formula."""
+    return _conv(x_BLD.float(), weight_SDK.float(), bias_SD.float()).to(x_BLD.dtype)
+
+
+@torch.library.custom_op("fakesound::selective_scan_cpu", mutates_args=(), device_types="cpu")
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    z: Tensor,
+    mask: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gated scan; and, to `keep` for the backward pass, the scan before the gate (B, L, D) and the states
+    that chunks start from (S, B, blocks, chunks, N, lanes).
+    """
+    gated, y, starts = _scan_fake(u, delta, A, B, C, D, delta_bias, z, mask, keep)
+    inputs = [_array(tensor) for tensor in (u, delta, A, B, C, D, delta_bias, z, mask)]
+    outputs = [_array(tensor) for tensor in (y if keep else gated, gated, starts)]
+    _run(cpu_kernels.scan_forward, len(z) * starts.shape[2], *outputs, *inputs)
+    return gated, y, starts
+
+
+@_scan.register_fake
+def _scan_fake(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    u, _, A, _, _, _, _, z, _, keep = inputs
+    num_directions, num_clips, num_tokens, num_channels = u.shape
+    chunks = -(-num_tokens // cpu_kernels.CHUNK) if keep else 0
+    shape = (num_directions, num_clips, _blocks(num_channels), chunks, A.shape[2], cpu_kernels.LANES)
+    y = torch.empty(z.shape if keep else (0,), dtype=z.dtype, device=z.device)
+    return torch.empty(z.shape, dtype=z.dtype, device=z.device), y, z.new_empty(shape)
+
+
+@torch.library.custom_op("fakesound::selective_scan_cpu_backward", mutates_args=(), device_types="cpu")
+def _scan_backward(
+    grad_gated: Tensor,
+    y: Tensor,
+    starts: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    z: Tensor,
+    mask: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, delta, A, B, C, D, delta_bias and z."""
+    groups = min(starts.shape[2], -(-TASKS_WANTED // len(z)))
+    grad_u, grad_delta, grad_z = (torch.empty(tensor.shape) for tensor in (u, delta, z))
+    # Apart by clip, or by group of channels, and added up below: no two threads write to one place.
+    by_clip = [torch.empty(len(z), *tensor.shape) for tensor in (A, D, delta_bias)]
+    by_group = [torch.zeros(groups, *tensor.shape) for tensor in (B, C)]
+    gradients = (grad_u, grad_delta, by_clip[0], *by_group, *by_clip[1:], grad_z)
+    known = (grad_gated, y, starts, u, delta, A, B, C, D, delta_bias, z, mask)
+    arrays = [_array(tensor) for tensor in (*gradients, *known)]
+    _run(cpu_kernels.scan_backward, len(z) * groups, *arrays)
+    grad_A, grad_D, grad_bias = (tensor.sum(0) for tensor in by_clip)
+    grad_B, grad_C = (tensor.sum(0) for tensor in by_group)
+    return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z
+
+
+@_scan_backward.register_fake
+def _scan_backward_fake(grad_gated: Tensor, y: Tensor, starts: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty(tensor.shape, device=tensor.device) for tensor in inputs[:-1])
+
+
+def _save_scan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, keep = inputs
+    if keep:
+        ctx.save_for_backward(*output[1:], *tensors)
+
+
+def _retrace_scan(ctx: Any, grad_gated: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return *_scan_backward(grad_gated, *ctx.saved_tensors), None, None
+
+
+_scan.register_autograd(_retrace_scan, setup_context=_save_scan)
+
+
+@torch.library.custom_op("fakesound::causal_conv_silu_cpu", mutates_args=(), device_types="cpu")
+def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    u = _conv_fake(x, weight, bias)
+    arrays = [_array(tensor) for tensor in (u, x, weight.transpose(1, 2), bias)]
+    _run(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2]), *arrays)
+    return u
+
+
+@_conv.register_fake
+def _conv_fake(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.empty(len(weight), *x.shape, dtype=x.dtype, device=x.device)
+
+
+@torch.library.custom_op("fakesound::causal_conv_silu_cpu_backward", mutates_args=(), device_types="cpu")
+def _conv_backward(grad_u: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias."""
+    weight_SKD = weight.transpose(1, 2)
+    grad_x = torch.zeros(x.shape)
+    by_clip = [torch.zeros(len(x), *tensor.shape) for tensor in (weight_SKD, bias)]
+    arrays = [_array(tensor) for tensor in (grad_x, *by_clip, grad_u, x, weight_SKD, bias)]
+    _run(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2]), *arrays)
+    grad_weight_SKD, grad_bias = (tensor.sum(0) for tensor in by_clip)
+    return grad_x, grad_weight_SKD.transpose(1, 2).contiguous(), grad_bias
+
+
+@_conv_backward.register_fake
+def _conv_backward_fake(grad_u: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty(tensor.shape, device=tensor.device) for tensor in inputs)
+
+
+def _save_conv(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _retrace_conv(ctx: Any, grad_u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _conv_backward(grad_u, *ctx.saved_tensors)
+
+
+_conv.register_autograd(_retrace_conv, setup_context=_save_conv)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
 
 
-class _SelectiveScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, reverse, keep_starts = inputs
-        arrays = [_array(tensor) for tensor in tensors]
-        u_BLD, _, A_DN = arrays[:3]
-        num_clips, num_tokens, num_channels = u_BLD.shape
-        blocks = -(-num_channels // cpu_kernels.LANES)
-        chunks = -(-num_tokens // cpu_kernels.CHUNK) if keep_starts else 0
-        starts = np.empty(
-            (num_clips if keep_starts else 0, blocks, chunks, A_DN.shape[1], cpu_kernels.LANES), np.float32
-        )
-        y_BLD = np.empty_like(u_BLD)
-        _run(cpu_kernels.scan_forward, num_clips * blocks, y_BLD, starts, *arrays, reverse)
-        ctx.save_for_backward(*tensors, torch.from_numpy(starts))
-        ctx.reverse = reverse
-        return torch.from_numpy(y_BLD)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        *tensors, starts = ctx.saved_tensors
-        arrays = [_array(tensor) for tensor in tensors]
-        u_BLD, _, A_DN, B_BLN = arrays[:4]
-        num_clips, _, num_channels = u_BLD.shape
-        blocks = -(-num_channels // cpu_kernels.LANES)
-        groups = min(blocks, -(-TASKS_WANTED // num_clips))
-        grad_u_BLD, grad_delta_BLD = np.empty_like(u_BLD), np.empty_like(u_BLD)
-        grad_A_BDN = np.empty((num_clips, *A_DN.shape), np.float32)
-        grad_B_GBLN = np.zeros((groups, *B_BLN.shape), np.float32)
-        grad_C_GBLN = np.zeros_like(grad_B_GBLN)
-        grad_D_BD = np.empty((num_clips, num_channels), np.float32)
-        gradients = (grad_u_BLD, grad_delta_BLD, grad_A_BDN, grad_B_GBLN, grad_C_GBLN, grad_D_BD)
-        grad_y_BLD = _array(grad_outputs[0])
-        _run(
-            cpu_kernels.scan_backward,
-            num_clips * groups,
-            *gradients,
-            grad_y_BLD,
-            _array(starts),
-            *arrays,
-            ctx.reverse,
-        )
-        per_token = [torch.from_numpy(array) for array in gradients[:2]]
-        summed = [torch.from_numpy(array).sum(0) for array in gradients[2:]]
-        return *per_token, *summed, None, None, None
-
-
-class _CausalConvSilu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x_BLD, weight_DK, bias_D, reverse = inputs
-        arrays = [_array(tensor) for tensor in (x_BLD, weight_DK.T, bias_D)]
-        y_BLD = np.empty_like(arrays[0])
-        _run(cpu_kernels.conv_forward, _num_tasks(y_BLD), y_BLD, *arrays, reverse)
-        ctx.save_for_backward(x_BLD, weight_DK, bias_D)
-        ctx.reverse = reverse
-        return torch.from_numpy(y_BLD)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        x_BLD, weight_DK, bias_D = ctx.saved_tensors
-        arrays = [_array(tensor) for tensor in (x_BLD, weight_DK.T, bias_D)]
-        num_clips = len(x_BLD)
-        grad_x_BLD = np.zeros_like(arrays[0])
-        grad_weight_BKD = np.zeros((num_clips, *arrays[1].shape), np.float32)
-        grad_bias_BD = np.zeros((num_clips, *arrays[2].shape), np.float32)
-        gradients = (grad_x_BLD, grad_weight_BKD, grad_bias_BD)
-        grad_y_BLD = _array(grad_outputs[0])
-        _run(cpu_kernels.conv_backward, _num_tasks(grad_x_BLD), *gradients, grad_y_BLD, *arrays, ctx.reverse)
-        grad_weight_DK = torch.from_numpy(grad_weight_BKD).sum(0).T
-        return torch.from_numpy(grad_x_BLD), grad_weight_DK, torch.from_numpy(grad_bias_BD).sum(0), None
-
-
-def _num_tasks(sequence_BLD: NDArray[Any]) -> int:
-    """Clips times blocks of channels."""
-    return sequence_BLD.shape[0] * -(-sequence_BLD.shape[2] // cpu_kernels.LANES)
+def _blocks(num_channels: int) -> int:
+    return -(-num_channels // cpu_kernels.LANES)
 
 
 def _run(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:

@@ -3,11 +3,13 @@
 
 Nothing of shape (B, L, D, N) is ever in memory. The forward pass can keep the states at which chunks start;
 the backward pass goes from the last chunk to the first, replays each from its start, and then retraces it.
+The second direction reads the same arrays from their end.
 
 The kernels are plain functions without the interpreter's lock, to be run by several threads on interleaved
 tasks. Importing this module compiles them, or loads them from numba's cache.
 
-Shapes: B batch, L tokens, D inner channels, N state, K taps; LANES channels of a block, CHUNK tokens.
+Shapes: S directions, B batch, L tokens, D inner channels, N state, K taps; LANES channels of a block, CHUNK
+tokens of a chunk.
 """
 
 from collections.abc import Callable
@@ -18,9 +20,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
-LANES = 64  # fewer, and LLVM unrolls the inner loop instead of vectorising it
-CHUNK = 16  # states of a chunk, and its decays, fill half of a usual second-level cache
+LANES = 96  # divides the inner width of every size of ViM; with fewer, loops are too short to vectorise well
+CHUNK = 16  # states of a chunk, and its decays, fill a fifth of a usual second-level cache
 
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
@@ -28,69 +31,160 @@ _OPTIONS: dict[str, Any] = {
     # Sums over channels may be reordered (that is what vectorises them); NaN and infinity keep their meaning.
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
 }
-_F = np.float32
+# Without reassociation: the rounding in _exp2 is an addition and a subtraction that must both be done.
+_EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+
+_F, _I = np.float32, np.int32
 _LOG2_E = _F(1.4426950408889634)
 _LN_2 = _F(0.6931471805599453)
+_ROUNDING = _F(1.5 * 2**23)  # added to a float, leaves its nearest whole number in the lowest bits
 
-_VECTOR, _MATRIX, _CUBE = "float32[::1]", "float32[:,::1]", "float32[:,:,::1]"
-_GROUPED, _STARTS = "float32[:,:,:,::1]", "float32[:,:,:,:,::1]"
-_INPUTS = f"{_CUBE},{_CUBE},{_MATRIX},{_CUBE},{_CUBE},{_VECTOR},boolean[:,::1]"
-_TASKS = "boolean,int64,int64"
+_1D, _2D, _3D = "float32[::1]", "float32[:,::1]", "float32[:,:,::1]"
+_4D, _5D, _6D = "float32[:,:,:,::1]", "float32[:,:,:,:,::1]", "float32[:,:,:,:,:,::1]"
+_MASK = "boolean[:,::1]"
+_TASKS = "int64,int64"
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _compiled(*types: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    signature = f"void({','.join((*types, _TASKS))})"
+
     def compile_now(function: Callable[..., None]) -> Callable[..., None]:
         try:
             return njit(signature, cache=True, **_OPTIONS)(function)
-        except (
-            RuntimeError,
-            OSError,
-        ):  # no cache folder can be written: compile for this process alone
+        except (RuntimeError, OSError):  # no cache folder can be written: compile for this process alone
             return njit(signature, **_OPTIONS)(function)
 
     return compile_now
 
 
-@njit(fastmath={"contract"})
+@njit(**_EXACT)
 def _exp2(x: Any) -> Any:
-    """2**x to single precision: 2**round(x) by the exponent bits, times a polynomial of the remainder."""
-    x = min(max(x, _F(-126.0)), _F(126.0))
-    whole = np.int32(np.floor(x + _F(0.5)))
-    rest = x - _F(whole)
-    power = _F(1.535336188319500e-4)
-    power = power * rest + _F(1.339887440266574e-3)
-    power = power * rest + _F(9.618437357674640e-3)
-    power = power * rest + _F(5.550332471162809e-2)
-    power = power * rest + _F(2.402264791363012e-1)
-    power = power * rest + _F(6.931472028550421e-1)
-    power = power * rest + _F(1.0)
-    return power * np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
+    """2**x: 2**round(x) by the exponent bits, times a minimax polynomial of the rest, to 8e-8 of itself.
+
+    Clamped, so that the exponent neither under- nor overflows: 2**-126 and 2**127 stand for what lies beyond.
+    """
+    x = _F(min(max(x, _F(-126.0)), _F(127.0)))
+    shifted = _F(x + _ROUNDING)
+    rest = _F(x - _F(shifted - _ROUNDING))
+    power = _F(1.3274633365380419e-3)
+    power = _F(power * rest + _F(9.6719616795861545e-3))
+    power = _F(power * rest + _F(5.5506783687207788e-2))
+    power = _F(power * rest + _F(2.4022235322362132e-1))
+    power = _F(power * rest + _F(6.9314706156025085e-1))
+    power = _F(power * rest + _F(1.0))
+    # 32-bit sums of bit patterns, said twice: numba would widen them, and halve the lanes of a vector.
+    return _I(power.view(_I) + _I(shifted.view(_I) << _I(23))).view(_F)
+
+
+@njit(**_EXACT)
+def _softplus(x: Any) -> Any:
+    """log(1 + exp(x)) = max(x, 0) + 2 artanh(e / (2 + e)) with e = exp(-|x|), to 2e-7 of itself."""
+    e = _exp2(-_LOG2_E * abs(x))
+    ratio = _F(e / (_F(2) + e))
+    square = _F(ratio * ratio)
+    series = _F(1.4005993338e-1)
+    series = _F(series * square + _F(1.4000902654e-1))
+    series = _F(series * square + _F(2.0010763618e-1))
+    series = _F(series * square + _F(3.3333208143e-1))
+    series = _F(series * square + _F(1.0))
+    return _F(max(x, _F(0)) + _F(2) * ratio * series)
+
+
+@njit(**_EXACT)
+def _sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return _F(_F(1) / (_F(1) + _exp2(-_LOG2_E * x)))
 
 
 @njit(**_OPTIONS)
 def _load_rates(rate: Array, A: Array, d0: int, width: int) -> None:
-    """rate[n, c] = A in units of powers of two; zero for lanes beyond the last channel."""
-    rate[:] = _F(0)
+    """rate[n, c] = A in units of powers of two; lanes beyond the last channel keep their zero."""
     for n in range(rate.shape[0]):
         for c in range(width):
             rate[n, c] = A[d0 + c, n] * _LOG2_E
 
 
 @njit(**_OPTIONS)
-def _load_token(
-    step: Array, entering: Array, u: Array, delta: Array, b: int, t: int, d0: int, width: int
+def _load_token(step: Array, entering: Array, u_row: Array, delta_row: Array, bias_row: Array) -> None:
+    """step = softplus(delta + bias), entering = step u; lanes beyond the last channel keep their zero."""
+    # Rows start at zero: LLVM then need not allow for indices that count from the end, and vectorises.
+    for c in range(u_row.shape[0]):
+        step[c] = _softplus(delta_row[c] + bias_row[c])
+        entering[c] = step[c] * u_row[c]
+
+
+@njit(**_OPTIONS)
+def _advance(h: Array, out: Array, step: Array, entering: Array, rate: Array, B_N: Array, C_N: Array) -> None:
+    """h becomes the next state, and out is C h."""
+    out[:] = _F(0)
+    for n in range(rate.shape[0]):
+        B_n, C_n = B_N[n], C_N[n]
+        for c in range(LANES):
+            state = _exp2(step[c] * rate[n, c]) * h[n, c] + entering[c] * B_n
+            h[n, c] = state
+            out[c] += state * C_n
+
+
+@njit(**_OPTIONS)
+def _scan_block(
+    y: Array,
+    gated: Array,
+    keep: Array,
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array,
+    bias: Array,
+    z: Array,
+    mask: Mask,
+    share: Any,
+    is_first: bool,
+    is_last: bool,
+    reverse: bool,
+    d0: int,
 ) -> None:
-    """step = delta, entering = delta * u of one token; lanes beyond the last channel keep their zero."""
-    # Slices start at zero: LLVM then need not allow for indices that count from the end, and vectorises.
-    delta_row, u_row = delta[b, t, d0 : d0 + width], u[b, t, d0 : d0 + width]
-    for c in range(width):
-        step[c] = delta_row[c]
-        entering[c] = delta_row[c] * u_row[c]
+    """One direction of one clip and block, in its share of the mean: the first direction writes y (L, D), the
+    others add to it, the last one gates it. Keeps the states that chunks start from.
+
+    Arrays as in `scan_forward`, of one direction and clip; keep is (chunks, N, LANES), or (0, N, LANES).
+    """
+    num_tokens, num_states = u.shape[0], A.shape[1]
+    end = min(d0 + LANES, u.shape[1])
+    h, rate = np.zeros((num_states, LANES), _F), np.zeros((num_states, LANES), _F)
+    rows = np.zeros((3, LANES), _F)
+    step, entering, out = rows[0], rows[1], rows[2]
+    _load_rates(rate, A, d0, end - d0)
+    skip_row, bias_row = D[d0:end], bias[d0:end]
+    for place in range(num_tokens):
+        t = num_tokens - 1 - place if reverse else place
+        if keep.shape[0] > 0 and place % CHUNK == 0:
+            keep[place // CHUNK] = h
+        y_row, gated_row = y[t, d0:end], gated[t, d0:end]
+        if not mask[t]:
+            y_row[:] = _F(0)
+            gated_row[:] = _F(0)
+            continue
+        u_row, z_row = u[t, d0:end], z[t, d0:end]
+        _load_token(step, entering, u_row, delta[t, d0:end], bias_row)
+        _advance(h, out, step, entering, rate, B[t], C[t])
+        for c in range(u_row.shape[0]):
+            out[c] = (out[c] + skip_row[c] * u_row[c]) * share
+        if not is_first:
+            for c in range(y_row.shape[0]):
+                out[c] += y_row[c]
+        for c in range(y_row.shape[0]):
+            y_row[c] = out[c]
+        if is_last:
+            for c in range(z_row.shape[0]):
+                gated_row[c] = out[c] * z_row[c] * _sigmoid(z_row[c])
 
 
-@_compiled(f"void({_CUBE},{_STARTS},{_INPUTS},{_TASKS})")
+@_compiled(_3D, _3D, _6D, _4D, _4D, _3D, _4D, _4D, _2D, _2D, _3D, _MASK)
 def scan_forward(
     y: Array,
+    gated: Array,
     starts: Array,
     u: Array,
     delta: Array,
@@ -98,77 +192,60 @@ def scan_forward(
     B: Array,
     C: Array,
     D: Array,
-    mask: NDArray[np.bool_],
-    reverse: bool,
+    bias: Array,
+    z: Array,
+    mask: Mask,
     first: int,
     stride: int,
 ) -> None:
-    """Write y, and the states that chunks start from unless `starts` is empty. A task: a clip, a block."""
-    num_tokens, num_channels, num_states = u.shape[1], u.shape[2], A.shape[1]
+    """Write y (B, L, D), the mean of the directions, and gated = y silu(z); both may be one array.
+
+    Also writes the states that chunks start from, starts (S, B, blocks, chunks, N, LANES), unless its number
+    of chunks is zero. A task is a clip and a block, both directions.
+    """
+    num_directions, num_clips, _, num_channels = u.shape
     blocks = (num_channels + LANES - 1) // LANES
-    h = np.empty((num_states, LANES), np.float32)
-    rate = np.empty((num_states, LANES), np.float32)
-    step, entering = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    out = np.empty(LANES, np.float32)
-    for task in range(first, u.shape[0] * blocks, stride):
+    share = _F(1) / _F(num_directions)
+    for task in range(first, num_clips * blocks, stride):
         b, block = task // blocks, task % blocks
         d0 = block * LANES
-        width = min(LANES, num_channels - d0)
-        skip = D[d0 : d0 + width]
-        _load_rates(rate, A, d0, width)
-        h[:] = _F(0)
-        step[:] = _F(0)
-        entering[:] = _F(0)
-        for place in range(num_tokens):
-            t = num_tokens - 1 - place if reverse else place
-            if starts.shape[0] > 0 and place % CHUNK == 0:
-                starts[b, block, place // CHUNK] = h
-            if not mask[b, t]:
-                y[b, t, d0 : d0 + width] = _F(0)
-                continue
-            _load_token(step, entering, u, delta, b, t, d0, width)
-            out[:] = _F(0)
-            for n in range(num_states):
-                B_n, C_n = B[b, t, n], C[b, t, n]
-                for c in range(LANES):
-                    state = _exp2(step[c] * rate[n, c]) * h[n, c] + entering[c] * B_n
-                    h[n, c] = state
-                    out[c] += state * C_n
-            y_row, u_row = y[b, t, d0 : d0 + width], u[b, t, d0 : d0 + width]
-            for c in range(width):
-                y_row[c] = out[c] + skip[c] * u_row[c]
+        for s in range(num_directions):
+            _scan_block(
+                y[b], gated[b], starts[s, b, block], u[s, b], delta[s, b], A[s], B[s, b], C[s, b], D[s],
+                bias[s], z[b], mask[b], share, s == 0, s == num_directions - 1, s == 1, d0,
+            )  # fmt: skip
 
 
 @njit(**_OPTIONS)
 def _replay_token(
-    h: Array, decay: Array, k: int, step: Array, entering: Array, rate: Array, B_token: Array
+    h_next: Array, decay: Array, h: Array, step: Array, entering: Array, rate: Array, B_N: Array
 ) -> None:
-    """h[k + 1] from h[k], keeping the decays."""
+    """The state after a token from the one before, keeping the decays."""
     for n in range(rate.shape[0]):
-        B_n = B_token[n]
+        B_n = B_N[n]
         for c in range(LANES):
             kept = _exp2(step[c] * rate[n, c])
-            decay[k, n, c] = kept
-            h[k + 1, n, c] = kept * h[k, n, c] + entering[c] * B_n
+            decay[n, c] = kept
+            h_next[n, c] = kept * h[n, c] + entering[c] * B_n
 
 
 @njit(**_OPTIONS)
 def _retrace_token(
     grad_h: Array,
-    grad_A: Array,
-    grad_B_token: Array,
-    grad_C_token: Array,
+    sum_A: Array,
+    grad_B_N: Array,
+    grad_C_N: Array,
     via_B: Array,
     via_A: Array,
-    h: Array,
+    h_next: Array,
     decay: Array,
-    k: int,
+    h: Array,
     step: Array,
     entering: Array,
     grad_out: Array,
     rate: Array,
-    B_token: Array,
-    C_token: Array,
+    B_N: Array,
+    C_N: Array,
 ) -> None:
     """Carry grad_h from after a token to before it, adding what it says of A, B and C.
 
@@ -178,26 +255,107 @@ def _retrace_token(
     via_B[:] = _F(0)
     via_A[:] = _F(0)
     for n in range(rate.shape[0]):
-        B_n, C_n = B_token[n], C_token[n]
-        sum_B, sum_C = _F(0), _F(0)
+        B_n, C_n = B_N[n], C_N[n]
+        to_B, to_C = _F(0), _F(0)
         for c in range(LANES):
             g = grad_h[n, c] + grad_out[c] * C_n
-            sum_C += grad_out[c] * h[k + 1, n, c]
-            sum_B += g * entering[c]
+            to_C += grad_out[c] * h_next[n, c]
+            to_B += g * entering[c]
             via_B[c] += g * B_n
-            before = g * decay[k, n, c]
+            before = g * decay[n, c]
             grad_h[n, c] = before
-            e = before * h[k, n, c]
+            e = before * h[n, c]
+            sum_A[n, c] += e * step[c]
             via_A[c] += e * rate[n, c]
-            grad_A[n, c] += e * step[c]
-        grad_B_token[n] += sum_B
-        grad_C_token[n] += sum_C
+        grad_B_N[n] += to_B
+        grad_C_N[n] += to_C
 
 
-_GRADIENTS = f"{_CUBE},{_CUBE},{_CUBE},{_GROUPED},{_GROUPED},{_MATRIX}"
+@njit(**_OPTIONS)
+def _gate_gradient(grad_out: Array, grad_row: Array, z_row: Array, share: Any) -> None:
+    """What reaches one direction's y through the gate and the mean."""
+    for c in range(grad_row.shape[0]):
+        grad_out[c] = grad_row[c] * z_row[c] * _sigmoid(z_row[c]) * share
 
 
-@_compiled(f"void({_GRADIENTS},{_CUBE},{_STARTS},{_INPUTS},{_TASKS})")
+@njit(**_OPTIONS)
+def _retrace_block(
+    grad_u: Array,
+    grad_delta: Array,
+    grad_A: Array,
+    grad_B: Array,
+    grad_C: Array,
+    grad_D: Array,
+    grad_bias: Array,
+    grad_gated: Array,
+    keep: Array,
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array,
+    bias: Array,
+    z: Array,
+    mask: Mask,
+    share: Any,
+    reverse: bool,
+    d0: int,
+) -> None:
+    """The gradients of one direction of one clip and block; arrays as in `scan_backward`."""
+    num_tokens, num_states = u.shape[0], A.shape[1]
+    end = min(d0 + LANES, u.shape[1])
+    h = np.empty((CHUNK + 1, num_states, LANES), _F)
+    decay = np.empty((CHUNK, num_states, LANES), _F)
+    step, entering = np.zeros((CHUNK, LANES), _F), np.zeros((CHUNK, LANES), _F)
+    carried = np.zeros((3, num_states, LANES), _F)
+    rate, sum_A, grad_h = carried[0], carried[1], carried[2]
+    rows = np.zeros((3, LANES), _F)
+    grad_out, via_A, via_B = rows[0], rows[1], rows[2]
+    _load_rates(rate, A, d0, end - d0)
+    skip_row, bias_row = D[d0:end], bias[d0:end]
+    to_D_row, to_bias_row = grad_D[d0:end], grad_bias[d0:end]
+    to_D_row[:] = _F(0)
+    to_bias_row[:] = _F(0)
+    for chunk in range(keep.shape[0] - 1, -1, -1):
+        start = chunk * CHUNK
+        size = min(CHUNK, num_tokens - start)
+        h[0] = keep[chunk]
+        for k in range(size):
+            t = num_tokens - 1 - start - k if reverse else start + k
+            if mask[t]:
+                _load_token(step[k], entering[k], u[t, d0:end], delta[t, d0:end], bias_row)
+                _replay_token(h[k + 1], decay[k], h[k], step[k], entering[k], rate, B[t])
+            else:
+                h[k + 1] = h[k]
+        for k in range(size - 1, -1, -1):
+            t = num_tokens - 1 - start - k if reverse else start + k
+            grad_u_row, grad_delta_row = grad_u[t, d0:end], grad_delta[t, d0:end]
+            if not mask[t]:
+                grad_u_row[:] = _F(0)
+                grad_delta_row[:] = _F(0)
+                continue
+            _gate_gradient(grad_out, grad_gated[t, d0:end], z[t, d0:end], share)
+            _retrace_token(
+                grad_h, sum_A, grad_B[t], grad_C[t], via_B, via_A, h[k + 1], decay[k], h[k], step[k],
+                entering[k], grad_out, rate, B[t], C[t],
+            )  # fmt: skip
+            u_row, delta_row, step_row = u[t, d0:end], delta[t, d0:end], step[k]
+            for c in range(u_row.shape[0]):
+                grad_u_row[c] = skip_row[c] * grad_out[c] + step_row[c] * via_B[c]
+                to_step = u_row[c] * via_B[c] + _LN_2 * via_A[c]
+                to_raw = to_step * _sigmoid(delta_row[c] + bias_row[c])
+                grad_delta_row[c] = to_raw
+                to_bias_row[c] += to_raw
+                to_D_row[c] += grad_out[c] * u_row[c]
+    for c in range(end - d0):
+        for n in range(num_states):
+            grad_A[d0 + c, n] = sum_A[n, c]
+
+
+@_compiled(
+    _4D, _4D, _4D, _5D, _5D, _3D, _3D, _3D, _3D, _3D, _6D, _4D, _4D, _3D, _4D, _4D, _2D, _2D, _3D, _MASK
+)  # fmt: skip
 def scan_backward(
     grad_u: Array,
     grad_delta: Array,
@@ -205,7 +363,10 @@ def scan_backward(
     grad_B: Array,
     grad_C: Array,
     grad_D: Array,
-    grad_y: Array,
+    grad_bias: Array,
+    grad_z: Array,
+    grad_gated: Array,
+    y: Array,
     starts: Array,
     u: Array,
     delta: Array,
@@ -213,141 +374,115 @@ def scan_backward(
     B: Array,
     C: Array,
     D: Array,
-    mask: NDArray[np.bool_],
-    reverse: bool,
+    bias: Array,
+    z: Array,
+    mask: Mask,
     first: int,
     stride: int,
 ) -> None:
-    """Write all gradients. A task is a clip and a group of blocks.
+    """Write all gradients, given the one of `gated`. A task is a clip and a group of blocks.
 
-    grad_A (B, D, N) and grad_D (B, D) are left apart by clip, grad_B and grad_C (groups, B, L, N), zero at
-    entry, by group as well, so that no two tasks write to one place; the caller adds them up.
+    grad_A (B, S, D, N), grad_D and grad_bias (B, S, D) are left apart by clip, grad_B and grad_C (G, S, B, L,
+    N), zero at entry, by group, so that no two tasks write to one place; the caller adds them up.
     """
-    num_tokens, num_channels, num_states = u.shape[1], u.shape[2], A.shape[1]
+    num_directions, num_clips, num_tokens, num_channels = u.shape
     blocks = (num_channels + LANES - 1) // LANES
-    chunks = (num_tokens + CHUNK - 1) // CHUNK
     groups = grad_B.shape[0]
     blocks_of_group = (blocks + groups - 1) // groups
-    h = np.empty((CHUNK + 1, num_states, LANES), np.float32)
-    decay = np.empty((CHUNK, num_states, LANES), np.float32)
-    rate = np.empty((num_states, LANES), np.float32)
-    grad_h, sum_A = np.empty_like(rate), np.empty_like(rate)
-    step, entering = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    grad_out, sum_D = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    via_A, via_B = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    for task in range(first, u.shape[0] * groups, stride):
+    share = _F(1) / _F(num_directions)
+    for task in range(first, num_clips * groups, stride):
         b, group = task // groups, task % groups
         for block in range(group * blocks_of_group, min((group + 1) * blocks_of_group, blocks)):
             d0 = block * LANES
-            width = min(LANES, num_channels - d0)
-            skip = D[d0 : d0 + width]
-            _load_rates(rate, A, d0, width)
-            for row in (step, entering, grad_out, sum_D):
-                row[:] = _F(0)
-            grad_h[:] = _F(0)
-            sum_A[:] = _F(0)
-            for chunk in range(chunks - 1, -1, -1):
-                size = min(CHUNK, num_tokens - chunk * CHUNK)
-                h[0] = starts[b, block, chunk]
-                for k in range(size):
-                    place = chunk * CHUNK + k
-                    t = num_tokens - 1 - place if reverse else place
-                    if not mask[b, t]:
-                        h[k + 1] = h[k]
-                        continue
-                    _load_token(step, entering, u, delta, b, t, d0, width)
-                    _replay_token(h, decay, k, step, entering, rate, B[b, t])
-                for k in range(size - 1, -1, -1):
-                    place = chunk * CHUNK + k
-                    t = num_tokens - 1 - place if reverse else place
-                    if not mask[b, t]:
-                        grad_u[b, t, d0 : d0 + width] = _F(0)
-                        grad_delta[b, t, d0 : d0 + width] = _F(0)
-                        continue
-                    _load_token(step, entering, u, delta, b, t, d0, width)
-                    grad_out[:width] = grad_y[b, t, d0 : d0 + width]
-                    _retrace_token(
-                        grad_h, sum_A, grad_B[group, b, t], grad_C[group, b, t], via_B, via_A, h, decay, k,
-                        step, entering, grad_out, rate, B[b, t], C[b, t],
-                    )  # fmt: skip
-                    u_row, grad_u_row = u[b, t, d0 : d0 + width], grad_u[b, t, d0 : d0 + width]
-                    grad_delta_row = grad_delta[b, t, d0 : d0 + width]
-                    for c in range(width):
-                        grad_u_row[c] = skip[c] * grad_out[c] + step[c] * via_B[c]
-                        grad_delta_row[c] = u_row[c] * via_B[c] + _LN_2 * via_A[c]
-                        sum_D[c] += grad_out[c] * u_row[c]
-            for c in range(width):
-                grad_D[b, d0 + c] = sum_D[c]
-                for n in range(num_states):
-                    grad_A[b, d0 + c, n] = sum_A[n, c]
+            end = min(d0 + LANES, num_channels)
+            for t in range(num_tokens):
+                to_z_row = grad_z[b, t, d0:end]
+                if mask[b, t]:
+                    z_row, y_row, grad_row = z[b, t, d0:end], y[b, t, d0:end], grad_gated[b, t, d0:end]
+                    for c in range(z_row.shape[0]):
+                        open_ = _sigmoid(z_row[c])
+                        to_z_row[c] = grad_row[c] * y_row[c] * open_ * (_F(1) + z_row[c] * (_F(1) - open_))
+                else:
+                    to_z_row[:] = _F(0)
+            for s in range(num_directions):
+                _retrace_block(
+                    grad_u[s, b], grad_delta[s, b], grad_A[b, s], grad_B[group, s, b], grad_C[group, s, b],
+                    grad_D[b, s], grad_bias[b, s], grad_gated[b], starts[s, b, block], u[s, b], delta[s, b],
+                    A[s], B[s, b], C[s, b], D[s], bias[s], z[b], mask[b], share, s == 1, d0,
+                )  # fmt: skip
 
 
 @njit(**_OPTIONS)
 def _convolve_token(
-    out: Array, x: Array, weight: Array, bias: Array, reverse: bool, b: int, t: int, d0: int, width: int
+    out: Array, x: Array, weight: Array, bias: Array, reverse: bool, t: int, d0: int, end: int
 ) -> None:
     """out = bias + sum over k of weight[k] x[t - (K-1) + k]; mirrored if `reverse`; zero beyond ends."""
     num_taps = weight.shape[0]
-    out[:width] = bias[d0 : d0 + width]
+    out[: end - d0] = bias[d0:end]
     for k in range(num_taps):
         source = t + num_taps - 1 - k if reverse else t - num_taps + 1 + k
-        if 0 <= source < x.shape[1]:
-            taps, seen = weight[k, d0 : d0 + width], x[b, source, d0 : d0 + width]
-            for c in range(width):
+        if 0 <= source < x.shape[0]:
+            taps, seen = weight[k, d0:end], x[source, d0:end]
+            for c in range(seen.shape[0]):
                 out[c] += taps[c] * seen[c]
 
 
-@_compiled(f"void({_CUBE},{_CUBE},{_MATRIX},{_VECTOR},{_TASKS})")
-def conv_forward(
-    y: Array, x: Array, weight: Array, bias: Array, reverse: bool, first: int, stride: int
-) -> None:
-    """Write y = silu(convolution of x); weight is (K, D). A task is a clip and a block of channels."""
-    num_channels = x.shape[2]
+@_compiled(_4D, _3D, _3D, _2D)
+def conv_forward(u: Array, x: Array, weight: Array, bias: Array, first: int, stride: int) -> None:
+    """Write u = silu(convolution of x), (S, B, L, D); weight is (S, K, D). A task: a clip, a block."""
+    num_directions, num_clips, num_tokens, num_channels = u.shape
     blocks = (num_channels + LANES - 1) // LANES
-    summed = np.empty(LANES, np.float32)
-    for task in range(first, x.shape[0] * blocks, stride):
+    summed = np.empty(LANES, _F)
+    for task in range(first, num_clips * blocks, stride):
         b, d0 = task // blocks, task % blocks * LANES
-        width = min(LANES, num_channels - d0)
-        for t in range(x.shape[1]):
-            _convolve_token(summed, x, weight, bias, reverse, b, t, d0, width)
-            out = y[b, t, d0 : d0 + width]
-            for c in range(width):
-                out[c] = summed[c] / (_F(1) + _exp2(-_LOG2_E * summed[c]))
+        end = min(d0 + LANES, num_channels)
+        for s in range(num_directions):
+            for t in range(num_tokens):
+                _convolve_token(summed, x[b], weight[s], bias[s], s == 1, t, d0, end)
+                out = u[s, b, t, d0:end]
+                for c in range(out.shape[0]):
+                    out[c] = summed[c] * _sigmoid(summed[c])
 
 
-@_compiled(f"void({_CUBE},{_CUBE},{_MATRIX},{_CUBE},{_CUBE},{_MATRIX},{_VECTOR},{_TASKS})")
+@_compiled(_3D, _4D, _3D, _4D, _3D, _3D, _2D)
 def conv_backward(
     grad_x: Array,
     grad_weight: Array,
     grad_bias: Array,
-    grad_y: Array,
+    grad_u: Array,
     x: Array,
     weight: Array,
     bias: Array,
-    reverse: bool,
     first: int,
     stride: int,
 ) -> None:
-    """Add to grad_x (B, L, D), grad_weight (B, K, D), grad_bias (B, D), zero at entry; tasks as forward."""
-    num_tokens, num_channels, num_taps = x.shape[1], x.shape[2], weight.shape[0]
+    """Add to grad_x (B, L, D), grad_weight (B, S, K, D) and grad_bias (B, S, D), zero at entry.
+
+    Tasks as in `conv_forward`.
+    """
+    num_directions, num_clips, num_tokens, num_channels = grad_u.shape
+    num_taps = weight.shape[1]
     blocks = (num_channels + LANES - 1) // LANES
-    summed, grad = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    for task in range(first, x.shape[0] * blocks, stride):
+    rows = np.zeros((2, LANES), _F)
+    summed, grad = rows[0], rows[1]
+    for task in range(first, num_clips * blocks, stride):
         b, d0 = task // blocks, task % blocks * LANES
-        width = min(LANES, num_channels - d0)
-        for t in range(num_tokens):
-            _convolve_token(summed, x, weight, bias, reverse, b, t, d0, width)
-            arriving = grad_y[b, t, d0 : d0 + width]
-            for c in range(width):
-                share = _F(1) / (_F(1) + _exp2(-_LOG2_E * summed[c]))
-                grad[c] = arriving[c] * share * (_F(1) + summed[c] * (_F(1) - share))
-            grad_bias[b, d0 : d0 + width] += grad[:width]
-            for k in range(num_taps):
-                source = t + num_taps - 1 - k if reverse else t - num_taps + 1 + k
-                if 0 <= source < num_tokens:
-                    taps, seen = weight[k, d0 : d0 + width], x[b, source, d0 : d0 + width]
-                    to_taps, to_seen = grad_weight[b, k, d0 : d0 + width], grad_x[b, source, d0 : d0 + width]
-                    for c in range(width):
-                        to_taps[c] += grad[c] * seen[c]
-                    for c in range(width):
-                        to_seen[c] += grad[c] * taps[c]
+        end = min(d0 + LANES, num_channels)
+        for s in range(num_directions):
+            to_bias = grad_bias[b, s, d0:end]
+            for t in range(num_tokens):
+                _convolve_token(summed, x[b], weight[s], bias[s], s == 1, t, d0, end)
+                arriving = grad_u[s, b, t, d0:end]
+                for c in range(arriving.shape[0]):
+                    open_ = _sigmoid(summed[c])
+                    grad[c] = arriving[c] * open_ * (_F(1) + summed[c] * (_F(1) - open_))
+                    to_bias[c] += grad[c]
+                for k in range(num_taps):
+                    source = t + num_taps - 1 - k if s == 1 else t - num_taps + 1 + k
+                    if 0 <= source < num_tokens:
+                        taps, seen = weight[s, k, d0:end], x[b, source, d0:end]
+                        to_taps, to_seen = grad_weight[b, s, k, d0:end], grad_x[b, source, d0:end]
+                        for c in range(seen.shape[0]):
+                            to_taps[c] += grad[c] * seen[c]
+                        for c in range(seen.shape[0]):
+                            to_seen[c] += grad[c] * taps[c]
