@@ -27,7 +27,7 @@ def selective_scan(inputs: ScanInputs, z_BLD: Tensor, mask_BL: Tensor) -> Tensor
     inputs = inputs.float()
     gate_BLD = z_BLD.float()
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*inputs, gate_BLD))
-    gated_BLD, _, _ = _scan(*inputs, gate_BLD, mask_BL, keep)
+    gated_BLD, _ = _scan(*inputs, gate_BLD, mask_BL, keep)
     return gated_BLD.to(z_BLD.dtype)
 
 
@@ -48,31 +48,28 @@ def _scan(
     z: Tensor,
     mask: Tensor,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gated scan; and, to `keep` for the backward pass, the scan before the gate (B, L, D) and the states
-    that chunks start from (S, B, blocks, chunks, N, lanes).
+) -> tuple[Tensor, Tensor]:
+    """The gated scan; and, to `keep` for the backward pass, the states that chunks start from (S, B, blocks,
+    chunks, N, lanes).
     """
-    gated, y, starts = _scan_fake(u, delta, A, B, C, D, delta_bias, z, mask, keep)
-    inputs = [_array(tensor) for tensor in (u, delta, A, B, C, D, delta_bias, z, mask)]
-    outputs = [_array(tensor) for tensor in (y if keep else gated, gated, starts)]
-    _run(cpu_kernels.scan_forward, len(z) * starts.shape[2], *outputs, *inputs)
-    return gated, y, starts
+    gated, starts = _scan_fake(u, delta, A, B, C, D, delta_bias, z, mask, keep)
+    arrays = [_array(tensor) for tensor in (gated, starts, u, delta, A, B, C, D, delta_bias, z, mask)]
+    _run(cpu_kernels.scan_forward, len(z) * starts.shape[2], *arrays)
+    return gated, starts
 
 
 @_scan.register_fake
-def _scan_fake(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _scan_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
     u, _, A, _, _, _, _, z, _, keep = inputs
     num_directions, num_clips, num_tokens, num_channels = u.shape
     chunks = -(-num_tokens // cpu_kernels.CHUNK) if keep else 0
     shape = (num_directions, num_clips, _blocks(num_channels), chunks, A.shape[2], cpu_kernels.LANES)
-    y = torch.empty(z.shape if keep else (0,), dtype=z.dtype, device=z.device)
-    return torch.empty(z.shape, dtype=z.dtype, device=z.device), y, z.new_empty(shape)
+    return z.new_empty(z.shape), z.new_empty(shape)
 
 
 @torch.library.custom_op("fakesound::selective_scan_cpu_backward", mutates_args=(), device_types="cpu")
 def _scan_backward(
     grad_gated: Tensor,
-    y: Tensor,
     starts: Tensor,
     u: Tensor,
     delta: Tensor,
@@ -91,7 +88,7 @@ def _scan_backward(
     by_clip = [torch.empty(len(z), *tensor.shape) for tensor in (A, D, delta_bias)]
     by_group = [torch.zeros(groups, *tensor.shape) for tensor in (B, C)]
     gradients = (grad_u, grad_delta, by_clip[0], *by_group, *by_clip[1:], grad_z)
-    known = (grad_gated, y, starts, u, delta, A, B, C, D, delta_bias, z, mask)
+    known = (grad_gated, starts, u, delta, A, B, C, D, delta_bias, z, mask)
     arrays = [_array(tensor) for tensor in (*gradients, *known)]
     _run(cpu_kernels.scan_backward, len(z) * groups, *arrays)
     grad_A, grad_D, grad_bias = (tensor.sum(0) for tensor in by_clip)
@@ -100,14 +97,14 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _scan_backward_fake(grad_gated: Tensor, y: Tensor, starts: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+def _scan_backward_fake(grad_gated: Tensor, starts: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.empty(tensor.shape, device=tensor.device) for tensor in inputs[:-1])
 
 
-def _save_scan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save_scan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, keep = inputs
     if keep:
-        ctx.save_for_backward(*output[1:], *tensors)
+        ctx.save_for_backward(output[1], *tensors)
 
 
 def _retrace_scan(ctx: Any, grad_gated: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-# ruff: noqa: PLR0917 - compiled code takes its arrays one by one
+# ruff: noqa: PLR0917, PLR0912 - compiled code takes its arrays one by one, and cannot be cut up freely
 """Compiled loops of the scan and its convolution: sequential in time, a block of channels at once.
 
 Nothing of shape (B, L, D, N) is ever in memory. The forward pass can keep the states at which chunks start;
@@ -127,7 +127,6 @@ def _advance(h: Array, out: Array, step: Array, entering: Array, rate: Array, B_
 
 @njit(**_OPTIONS)
 def _scan_block(
-    y: Array,
     gated: Array,
     keep: Array,
     u: Array,
@@ -145,7 +144,7 @@ def _scan_block(
     reverse: bool,
     d0: int,
 ) -> None:
-    """One direction of one clip and block, in its share of the mean: the first direction writes y (L, D), the
+    """One direction of one clip and block, in its share of the mean: the first direction writes gated (L, D),
     others add to it, the last one gates it. Keeps the states that chunks start from.
 
     Arrays as in `scan_forward`, of one direction and clip; keep is (chunks, N, LANES), or (0, N, LANES).
@@ -161,9 +160,8 @@ def _scan_block(
         t = num_tokens - 1 - place if reverse else place
         if keep.shape[0] > 0 and place % CHUNK == 0:
             keep[place // CHUNK] = h
-        y_row, gated_row = y[t, d0:end], gated[t, d0:end]
+        gated_row = gated[t, d0:end]
         if not mask[t]:
-            y_row[:] = _F(0)
             gated_row[:] = _F(0)
             continue
         u_row, z_row = u[t, d0:end], z[t, d0:end]
@@ -172,18 +170,18 @@ def _scan_block(
         for c in range(u_row.shape[0]):
             out[c] = (out[c] + skip_row[c] * u_row[c]) * share
         if not is_first:
-            for c in range(y_row.shape[0]):
-                out[c] += y_row[c]
-        for c in range(y_row.shape[0]):
-            y_row[c] = out[c]
+            for c in range(gated_row.shape[0]):
+                out[c] += gated_row[c]
         if is_last:
             for c in range(z_row.shape[0]):
                 gated_row[c] = out[c] * z_row[c] * _sigmoid(z_row[c])
+        else:
+            for c in range(gated_row.shape[0]):
+                gated_row[c] = out[c]
 
 
-@_compiled(_3D, _3D, _6D, _4D, _4D, _3D, _4D, _4D, _2D, _2D, _3D, _MASK)
+@_compiled(_3D, _6D, _4D, _4D, _3D, _4D, _4D, _2D, _2D, _3D, _MASK)
 def scan_forward(
-    y: Array,
     gated: Array,
     starts: Array,
     u: Array,
@@ -198,7 +196,7 @@ def scan_forward(
     first: int,
     stride: int,
 ) -> None:
-    """Write y (B, L, D), the mean of the directions, and gated = y silu(z); both may be one array.
+    """Write gated (B, L, D), the mean of the directions times silu(z).
 
     Also writes the states that chunks start from, starts (S, B, blocks, chunks, N, LANES), unless its number
     of chunks is zero. A task is a clip and a block, both directions.
@@ -208,11 +206,10 @@ def scan_forward(
     share = _F(1) / _F(num_directions)
     for task in range(first, num_clips * blocks, stride):
         b, block = task // blocks, task % blocks
-        d0 = block * LANES
         for s in range(num_directions):
             _scan_block(
-                y[b], gated[b], starts[s, b, block], u[s, b], delta[s, b], A[s], B[s, b], C[s, b], D[s],
-                bias[s], z[b], mask[b], share, s == 0, s == num_directions - 1, s == 1, d0,
+                gated[b], starts[s, b, block], u[s, b], delta[s, b], A[s], B[s, b], C[s, b], D[s], bias[s],
+                z[b], mask[b], share, s == 0, s == num_directions - 1, s == 1, block * LANES,
             )  # fmt: skip
 
 
@@ -237,6 +234,7 @@ def _retrace_token(
     grad_C_N: Array,
     via_B: Array,
     via_A: Array,
+    out: Array,
     h_next: Array,
     decay: Array,
     h: Array,
@@ -247,19 +245,22 @@ def _retrace_token(
     B_N: Array,
     C_N: Array,
 ) -> None:
-    """Carry grad_h from after a token to before it, adding what it says of A, B and C.
+    """Carry grad_h from after a token to before it, adding what it says of A, B and C; out becomes C h again.
 
     With g = grad_h + grad_y C: dC = grad_y h[t]; dB = g delta u; before the token grad_h = g exp(delta A);
     and with e = g exp(delta A) h[t-1]: dA = e delta, d(delta) = sum of e A (via_A) + u sum of g B (via_B).
     """
     via_B[:] = _F(0)
     via_A[:] = _F(0)
+    out[:] = _F(0)
     for n in range(rate.shape[0]):
         B_n, C_n = B_N[n], C_N[n]
         to_B, to_C = _F(0), _F(0)
         for c in range(LANES):
+            state = h_next[n, c]
+            out[c] += state * C_n
+            to_C += grad_out[c] * state
             g = grad_h[n, c] + grad_out[c] * C_n
-            to_C += grad_out[c] * h_next[n, c]
             to_B += g * entering[c]
             via_B[c] += g * B_n
             before = g * decay[n, c]
@@ -272,13 +273,6 @@ def _retrace_token(
 
 
 @njit(**_OPTIONS)
-def _gate_gradient(grad_out: Array, grad_row: Array, z_row: Array, share: Any) -> None:
-    """What reaches one direction's y through the gate and the mean."""
-    for c in range(grad_row.shape[0]):
-        grad_out[c] = grad_row[c] * z_row[c] * _sigmoid(z_row[c]) * share
-
-
-@njit(**_OPTIONS)
 def _retrace_block(
     grad_u: Array,
     grad_delta: Array,
@@ -287,6 +281,7 @@ def _retrace_block(
     grad_C: Array,
     grad_D: Array,
     grad_bias: Array,
+    grad_z: Array,
     grad_gated: Array,
     keep: Array,
     u: Array,
@@ -299,10 +294,14 @@ def _retrace_block(
     z: Array,
     mask: Mask,
     share: Any,
+    is_first: bool,
     reverse: bool,
     d0: int,
 ) -> None:
-    """The gradients of one direction of one clip and block; arrays as in `scan_backward`."""
+    """The gradients of one direction of one clip and block; arrays as in `scan_backward`.
+
+    The gate's is the sum over the directions of what each one's y says, since their mean is linear.
+    """
     num_tokens, num_states = u.shape[0], A.shape[1]
     end = min(d0 + LANES, u.shape[1])
     h = np.empty((CHUNK + 1, num_states, LANES), _F)
@@ -310,8 +309,8 @@ def _retrace_block(
     step, entering = np.zeros((CHUNK, LANES), _F), np.zeros((CHUNK, LANES), _F)
     carried = np.zeros((3, num_states, LANES), _F)
     rate, sum_A, grad_h = carried[0], carried[1], carried[2]
-    rows = np.zeros((3, LANES), _F)
-    grad_out, via_A, via_B = rows[0], rows[1], rows[2]
+    rows = np.zeros((4, LANES), _F)
+    grad_out, via_A, via_B, out = rows[0], rows[1], rows[2], rows[3]
     _load_rates(rate, A, d0, end - d0)
     skip_row, bias_row = D[d0:end], bias[d0:end]
     to_D_row, to_bias_row = grad_D[d0:end], grad_bias[d0:end]
@@ -331,16 +330,28 @@ def _retrace_block(
         for k in range(size - 1, -1, -1):
             t = num_tokens - 1 - start - k if reverse else start + k
             grad_u_row, grad_delta_row = grad_u[t, d0:end], grad_delta[t, d0:end]
+            to_z_row = grad_z[t, d0:end]
             if not mask[t]:
-                grad_u_row[:] = _F(0)
-                grad_delta_row[:] = _F(0)
+                for row in (grad_u_row, grad_delta_row, to_z_row):
+                    row[:] = _F(0)
                 continue
-            _gate_gradient(grad_out, grad_gated[t, d0:end], z[t, d0:end], share)
+            grad_row, z_row = grad_gated[t, d0:end], z[t, d0:end]
+            for c in range(z_row.shape[0]):
+                grad_out[c] = grad_row[c] * z_row[c] * _sigmoid(z_row[c]) * share
             _retrace_token(
-                grad_h, sum_A, grad_B[t], grad_C[t], via_B, via_A, h[k + 1], decay[k], h[k], step[k],
+                grad_h, sum_A, grad_B[t], grad_C[t], via_B, via_A, out, h[k + 1], decay[k], h[k], step[k],
                 entering[k], grad_out, rate, B[t], C[t],
             )  # fmt: skip
             u_row, delta_row, step_row = u[t, d0:end], delta[t, d0:end], step[k]
+            for c in range(z_row.shape[0]):
+                open_ = _sigmoid(z_row[c])
+                slope = open_ * (_F(1) + z_row[c] * (_F(1) - open_))
+                out[c] = (out[c] + skip_row[c] * u_row[c]) * share * grad_row[c] * slope
+            if is_first:
+                to_z_row[:] = out[: end - d0]
+            else:
+                for c in range(to_z_row.shape[0]):
+                    to_z_row[c] += out[c]
             for c in range(u_row.shape[0]):
                 grad_u_row[c] = skip_row[c] * grad_out[c] + step_row[c] * via_B[c]
                 to_step = u_row[c] * via_B[c] + _LN_2 * via_A[c]
@@ -354,7 +365,7 @@ def _retrace_block(
 
 
 @_compiled(
-    _4D, _4D, _4D, _5D, _5D, _3D, _3D, _3D, _3D, _3D, _6D, _4D, _4D, _3D, _4D, _4D, _2D, _2D, _3D, _MASK
+    _4D, _4D, _4D, _5D, _5D, _3D, _3D, _3D, _3D, _6D, _4D, _4D, _3D, _4D, _4D, _2D, _2D, _3D, _MASK
 )  # fmt: skip
 def scan_backward(
     grad_u: Array,
@@ -366,7 +377,6 @@ def scan_backward(
     grad_bias: Array,
     grad_z: Array,
     grad_gated: Array,
-    y: Array,
     starts: Array,
     u: Array,
     delta: Array,
@@ -385,7 +395,7 @@ def scan_backward(
     grad_A (B, S, D, N), grad_D and grad_bias (B, S, D) are left apart by clip, grad_B and grad_C (G, S, B, L,
     N), zero at entry, by group, so that no two tasks write to one place; the caller adds them up.
     """
-    num_directions, num_clips, num_tokens, num_channels = u.shape
+    num_directions, num_clips, _, num_channels = u.shape
     blocks = (num_channels + LANES - 1) // LANES
     groups = grad_B.shape[0]
     blocks_of_group = (blocks + groups - 1) // groups
@@ -393,22 +403,12 @@ def scan_backward(
     for task in range(first, num_clips * groups, stride):
         b, group = task // groups, task % groups
         for block in range(group * blocks_of_group, min((group + 1) * blocks_of_group, blocks)):
-            d0 = block * LANES
-            end = min(d0 + LANES, num_channels)
-            for t in range(num_tokens):
-                to_z_row = grad_z[b, t, d0:end]
-                if mask[b, t]:
-                    z_row, y_row, grad_row = z[b, t, d0:end], y[b, t, d0:end], grad_gated[b, t, d0:end]
-                    for c in range(z_row.shape[0]):
-                        open_ = _sigmoid(z_row[c])
-                        to_z_row[c] = grad_row[c] * y_row[c] * open_ * (_F(1) + z_row[c] * (_F(1) - open_))
-                else:
-                    to_z_row[:] = _F(0)
             for s in range(num_directions):
                 _retrace_block(
                     grad_u[s, b], grad_delta[s, b], grad_A[b, s], grad_B[group, s, b], grad_C[group, s, b],
-                    grad_D[b, s], grad_bias[b, s], grad_gated[b], starts[s, b, block], u[s, b], delta[s, b],
-                    A[s], B[s, b], C[s, b], D[s], bias[s], z[b], mask[b], share, s == 1, d0,
+                    grad_D[b, s], grad_bias[b, s], grad_z[b], grad_gated[b], starts[s, b, block], u[s, b],
+                    delta[s, b], A[s], B[s, b], C[s, b], D[s], bias[s], z[b], mask[b], share, s == 0, s == 1,
+                    block * LANES,
                 )  # fmt: skip
 
 
