@@ -2,15 +2,15 @@
 
     python benchmarks/scan.py --json scan.json [--lengths 64 256 1024 4096] [--repeats 5] [--device cpu]
 
-The peers are what people run where the CUDA kernels do not load: mamba-ssm's `selective_scan_ref` (written here
-from its formula, in the same operations, but for the quadratic backward pass, which is mended), and the
-parallel scan of the package mambapy. All scan one direction in single precision, with softplus and gate, as a
-block of ViM does (`--directions 2`: both, for the peers on flipped copies). `--dtype bfloat16` gives them half
-precision, which `cuda` and `triton` take as it is.
+The peers are what people run where the CUDA kernels do not load: mamba-ssm's `selective_scan_ref` (written
+here from its formula, in its operations and its channels-first layout, but for the quadratic backward pass,
+which is mended), and the parallel scan of the package mambapy. All scan one direction in single precision,
+with softplus and gate, as a block of ViM does; `--directions 2` scans both, the peers on flipped copies.
+`--dtype bfloat16` gives them half precision, which `cuda` and `triton` take as it is.
 
 Implementations are checked for equality first, warmed up, and then take turns, so that whatever else the
-machine does falls on all of them. Memory is what the pass needs at its peak beyond its inputs. One that has
-taken more than TURN_LIMIT_S for a turn gets no further turns.
+machine does falls on all of them. Memory is what the pass needs at its peak beyond its inputs. One whose turn
+takes longer than TURN_LIMIT_S gets no more turns at that length.
 """
 
 import argparse
@@ -23,8 +23,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from mambapy.pscan import pscan
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,49 +35,70 @@ from fakesound.models.scan import ScanInputs, choose_backend, selective_scan
 
 BATCH, CHANNELS, STATES = 8, 384, 16
 BACKENDS = ("reference", "portable", "numba", "triton", "cuda")
-PEERS = ("selective_scan_ref", "mambapy")
-PEER_LENGTH_LIMIT = 4096  # beyond it both need more memory than a laptop has
+TOO_LARGE_BEYOND = {"selective_scan_ref": 4096, "mambapy": 4096, "reference": 4096}
 TURN_LIMIT_S = 20.0
-Scan = Callable[[ScanInputs, Tensor, Tensor], Tensor]
 
 
-def one_direction_ref(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """C h (B, L, D) as mamba-ssm's `selective_scan_ref` computes it: all decays first, then a loop."""
-    decays = torch.exp(torch.einsum("bld,dn->bldn", delta, A))
-    entering = torch.einsum("bld,bln,bld->bldn", delta, B, u)
-    h = torch.zeros_like(decays[:, 0])
-    ys = []
-    for decay, entered, C_token in zip(decays.unbind(1), entering.unbind(1), C.unbind(1), strict=True):
-        h = decay * h + entered
-        ys.append(torch.einsum("bdn,bn->bd", h, C_token))
-    return torch.stack(ys, dim=1)
+class Implementation(NamedTuple):
+    """A scan of u, delta, A, B, C, D, delta_bias, z and mask, whose sequences lie as `layout` lays them."""
+
+    scan: Callable[..., Tensor]
+    layout: Callable[[Tensor], Tensor]
 
 
-def one_direction_mambapy(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """C h (B, L, D) as mambapy's block computes it."""
-    from mambapy.pscan import pscan
-
-    decays = torch.exp(delta[..., None] * A)
-    h = pscan(decays, delta[..., None] * B[:, :, None] * u[..., None])
-    return (h @ C[..., None]).squeeze(3)
+def as_is(sequence: Tensor) -> Tensor:
+    return sequence
 
 
-def peer(one_direction: Callable[..., Tensor], inputs: ScanInputs, z: Tensor, mask: Tensor) -> Tensor:
-    """A peer as a user would call it for one or two directions; it knows no mask."""
-    delta = inputs.step_sizes()
-    total = torch.zeros_like(z)
-    for s in range(len(inputs.u_SBLD)):
-        sequences = [tensor[s] for tensor in (inputs.u_SBLD, delta, inputs.B_SBLN, inputs.C_SBLN)]
-        u, step, B, C = (sequence.flip(1) if s == 1 else sequence for sequence in sequences)
-        y = one_direction(u, step, inputs.A_SDN[s], B, C) + inputs.D_SD[s] * u
-        total = total + (y.flip(1) if s == 1 else y)
-    return total / len(inputs.u_SBLD) * functional.silu(z)
+def channels_first(sequence: Tensor) -> Tensor:
+    """(..., L, X) to (..., X, L), and back."""
+    return sequence.transpose(-1, -2).contiguous()
 
 
-def available(device: str) -> dict[str, Scan]:
-    scans: dict[str, Scan] = {
-        "selective_scan_ref": partial(peer, one_direction_ref),
-        "mambapy": partial(peer, one_direction_mambapy),
+def scan_with_backend(name: str, *tensors: Tensor) -> Tensor:
+    return selective_scan(ScanInputs(*tensors[:7]), *tensors[7:], backend=name)
+
+
+def selective_scan_ref(*tensors: Tensor) -> Tensor:
+    """mamba-ssm's reference: all decays first, then a loop; it knows no mask. Sequences are (.., X, L)."""
+    u_SBDL, raw_SBDL, A_SDN, B_SBNL, C_SBNL, D_SD, bias_SD, z_BDL, _ = tensors
+    total_BDL = torch.zeros_like(z_BDL)
+    for s in range(len(u_SBDL)):
+        sequences = (u_SBDL[s], raw_SBDL[s], B_SBNL[s], C_SBNL[s])
+        u, raw, B, C = (sequence.flip(2) if s == 1 else sequence for sequence in sequences)
+        delta = functional.softplus(raw + bias_SD[s, :, None])
+        decays_BDLN = torch.exp(torch.einsum("bdl,dn->bdln", delta, A_SDN[s]))
+        entering_BDLN = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
+        h_BDN = torch.zeros_like(decays_BDLN[:, :, 0])
+        ys = []
+        steps = zip(decays_BDLN.unbind(2), entering_BDLN.unbind(2), C.unbind(2), strict=True)
+        for decay_BDN, entered_BDN, C_BN in steps:
+            h_BDN = decay_BDN * h_BDN + entered_BDN
+            ys.append(torch.einsum("bdn,bn->bd", h_BDN, C_BN))
+        y_BDL = torch.stack(ys, dim=2) + D_SD[s, :, None] * u
+        total_BDL = total_BDL + (y_BDL.flip(2) if s == 1 else y_BDL)
+    return total_BDL / len(u_SBDL) * functional.silu(z_BDL)
+
+
+def mambapy_scan(*tensors: Tensor) -> Tensor:
+    """The selective scan of mambapy's block; it knows no mask."""
+    u_SBLD, raw_SBLD, A_SDN, B_SBLN, C_SBLN, D_SD, bias_SD, z_BLD, _ = tensors
+    total_BLD = torch.zeros_like(z_BLD)
+    for s in range(len(u_SBLD)):
+        sequences = (u_SBLD[s], raw_SBLD[s], B_SBLN[s], C_SBLN[s])
+        u, raw, B, C = (sequence.flip(1) if s == 1 else sequence for sequence in sequences)
+        delta = functional.softplus(raw + bias_SD[s])
+        decays_BLDN = torch.exp(delta[..., None] * A_SDN[s])
+        h_BLDN = pscan(decays_BLDN, delta[..., None] * B[:, :, None] * u[..., None])
+        y_BLD = (h_BLDN @ C[..., None]).squeeze(3) + D_SD[s] * u
+        total_BLD = total_BLD + (y_BLD.flip(1) if s == 1 else y_BLD)
+    return total_BLD / len(u_SBLD) * functional.silu(z_BLD)
+
+
+def available(device: str) -> dict[str, Implementation]:
+    found = {
+        "selective_scan_ref": Implementation(selective_scan_ref, channels_first),
+        "mambapy": Implementation(mambapy_scan, as_is),
     }
     for name in BACKENDS:
         try:
@@ -83,8 +106,8 @@ def available(device: str) -> dict[str, Scan]:
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        scans[name] = partial(selective_scan, backend=name)
-    return scans
+        found[name] = Implementation(partial(scan_with_backend, name), as_is)
+    return found
 
 
 def draw_inputs(length: int, directions: int, device: str, dtype: torch.dtype) -> list[Tensor]:
@@ -97,35 +120,44 @@ def draw_inputs(length: int, directions: int, device: str, dtype: torch.dtype) -
     A = -torch.arange(1.0, STATES + 1).repeat(directions, CHANNELS, 1)
     D, bias = torch.ones(directions, CHANNELS), torch.rand(directions, CHANNELS) - 4
     z = torch.randn(BATCH, length, CHANNELS).to(device, dtype)
-    leaves = [u, delta, A.to(device), B, C, D.to(device), bias.to(device), z]
     mask = torch.ones(BATCH, length, dtype=torch.bool, device=device)
-    return [*(tensor.requires_grad_() for tensor in leaves), mask]
+    return [u, delta, A.to(device), B, C, D.to(device), bias.to(device), z, mask]
 
 
-def forward(scan: Scan, tensors: list[Tensor]) -> list[Tensor]:
+def laid_out(tensors: list[Tensor], layout: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Leaves, sequences as `layout` lays them; what has no tokens (A, D, delta_bias, mask) as it is."""
+    is_sequence = [True, True, False, True, True, False, False, True, False]
+    chosen = (
+        layout(tensor) if is_seq else tensor for tensor, is_seq in zip(tensors, is_sequence, strict=True)
+    )
+    return [tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in chosen]
+
+
+def forward(scan: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
     with torch.no_grad():
-        return [scan(ScanInputs(*tensors[:7]), *tensors[7:])]
+        return [scan(*tensors)]
 
 
-def forward_backward(scan: Scan, tensors: list[Tensor]) -> list[Tensor]:
-    y = scan(ScanInputs(*tensors[:7]), *tensors[7:])
+def forward_backward(scan: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    y = scan(*tensors)
     return [y.detach(), *torch.autograd.grad(y, tensors[:8], torch.ones_like(y))]
 
 
 PASSES = {"forward": forward, "forward_backward": forward_backward}
 
 
-def check_equal(scans: dict[str, Scan], tensors: list[Tensor]) -> None:
+def check_equal(implementations: dict[str, Implementation], tensors: list[Tensor]) -> None:
     """Everything against the reference on a short stretch; this also compiles what has to be."""
     short = [
         tensor[:, :1, :64] if tensor.ndim == 4 else tensor[:1, :64] if len(tensor) == BATCH else tensor
         for tensor in tensors
     ]
-    short = [tensor.detach().contiguous().requires_grad_(tensor.is_floating_point()) for tensor in short]
     tolerance = 1e-5 if tensors[0].dtype == torch.float32 else 2e-2
-    want = forward_backward(scans["reference"], short)
-    for name, scan in scans.items():
-        for one, other in zip(want, forward_backward(scan, short), strict=True):
+    want = forward_backward(implementations["reference"].scan, laid_out(short, torch.Tensor.contiguous))
+    for name, (scan, layout) in implementations.items():
+        y, *gradients = forward_backward(scan, laid_out(short, layout))
+        found = [layout(y), *laid_out([*gradients, short[8]], layout)[:8]]
+        for one, other in zip(want, found, strict=True):
             if (one - other).abs().max() > tolerance * one.abs().max():
                 raise SystemExit(f"{name} does not compute what the reference computes")
 
@@ -157,12 +189,15 @@ def _status_mib(field: str) -> float:
 
 
 def measure(
-    scans: dict[str, Scan], tensors: list[Tensor], repeats: int, device: str
+    implementations: dict[str, Implementation], tensors: list[Tensor], repeats: int, device: str
 ) -> list[dict[str, object]]:
     length = tensors[0].shape[2]
     rows = []
     for name_of_pass, run in PASSES.items():
-        calls = {name: partial(run, scan, tensors) for name, scan in scans.items()}
+        calls = {
+            name: partial(run, scan, laid_out(tensors, layout))
+            for name, (scan, layout) in implementations.items()
+        }
         peaks = {name: peak_mib(call, device) for name, call in calls.items()}  # the warm-up as well
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(repeats):
@@ -196,16 +231,17 @@ def main() -> None:
     arguments = parser.parse_args()
     shape = f"S={arguments.directions} B={BATCH} D={CHANNELS} N={STATES} {arguments.dtype}"
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {shape}, torch {torch.__version__}")
-    scans = available(arguments.device)
+    implementations = available(arguments.device)
     rows = []
     for length in arguments.lengths:
         dtype = getattr(torch, arguments.dtype)
         tensors = draw_inputs(length, arguments.directions, arguments.device, dtype)
-        taking_part = dict(scans)
-        check_equal(taking_part, tensors)
-        if length > PEER_LENGTH_LIMIT:
-            for name in (*PEERS, "reference"):
-                del taking_part[name]
+        check_equal(implementations, tensors)
+        taking_part = {
+            name: implementation
+            for name, implementation in implementations.items()
+            if length <= TOO_LARGE_BEYOND.get(name, length)
+        }
         rows += measure(taking_part, tensors, arguments.repeats, arguments.device)
     arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
