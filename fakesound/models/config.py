@@ -1,7 +1,7 @@
 """What a detector is made of. Light on purpose: no torch here, since the command line loads it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -16,22 +16,84 @@ VISION_MAMBA_SIZES: dict[str, dict[str, int]] = {
 }
 """Widths and depths by name; tiny, small and base are ViM's (arXiv 2401.09417), micro trains on a CPU."""
 
+TRANSFORMER_SIZES: dict[str, dict[str, int]] = {
+    "micro": {"embed_dim": 96, "depth": 4, "num_heads": 3},
+    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+}
+"""tiny and small are DeiT's (arXiv 2012.12877). A layer has twice the parameters of ViM's: half the depth."""
+
+MAMBA2_SIZES: dict[str, dict[str, int]] = {
+    "micro": {"embed_dim": 96, "depth": 6, "num_heads": 6},
+    "tiny": {"embed_dim": 192, "depth": 24, "num_heads": 6},
+    "small": {"embed_dim": 384, "depth": 24, "num_heads": 12},
+}
+"""ViM's widths and depths; heads of 64 channels, as Mamba-2 has them (of 32 in micro)."""
+
 
 class TokenNetworkConfig(Config):
     """What every model over patches of the mel image has.
 
-    `patch_mels` x `patch_frames` is the patch; clips of more than `max_frames` frames are refused.
+    `embed_dim` is the width, by which a model is made as large as another one.
+
+    `patch_mels` x `patch_frames` is the patch. A patch starts every `stride_mels` mels and `stride_frames`
+    frames: as many as the patch has when they are None, fewer for patches that overlap. Clips of more than
+    `max_frames` frames are refused.
+
+    `clip_pooling` is what the clip head reads: a class token in the middle of the clip's own tokens, or all
+    its patches through their mean, their maximum or a learned weighted mean.
+
+    `sequence_head_depth` further blocks of the model's own kind stand between the patches and the frame head;
+    `sequence_head_residual` adds the patch embedding to what enters them.
+
     `drop_path` is the stochastic depth of the last layer (rising linearly from zero at the first), `dropout`
     acts on what the two heads read.
     """
+
+    SIZES: ClassVar[Mapping[str, Mapping[str, int]]] = {}
 
     embed_dim: int = Field(default=96, ge=8, le=4096)
     depth: int = Field(default=6, ge=1, le=96)
     patch_mels: int = Field(default=16, ge=1, le=1024)
     patch_frames: int = Field(default=16, ge=1, le=1024)
+    stride_mels: int | None = Field(default=None, ge=1)
+    stride_frames: int | None = Field(default=None, ge=1)
     max_frames: int = Field(default=1000, ge=1, le=100_000)
+    clip_pooling: Literal["class_token", "mean", "max", "attention"] = "class_token"
+    sequence_head_depth: int = Field(default=0, ge=0, le=96)
+    sequence_head_residual: bool = False
     dropout: float = Field(default=0.1, ge=0, lt=1)
     drop_path: float = Field(default=0.05, ge=0, lt=1)
+
+    @property
+    def step_mels(self) -> int:
+        """Mels from one patch to the next."""
+        return self.stride_mels or self.patch_mels
+
+    @property
+    def step_frames(self) -> int:
+        """Frames from one patch to the next."""
+        return self.stride_frames or self.patch_frames
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        if self.step_mels > self.patch_mels or self.step_frames > self.patch_frames:
+            raise ValueError("a stride longer than its patch would leave gaps: make it at most the patch")
+        if self.sequence_head_residual and not self.sequence_head_depth:
+            raise ValueError("sequence_head_residual needs a sequence head: set sequence_head_depth")
+        return self
+
+    @classmethod
+    def of_size(cls, size: str, **values: Any) -> Self:
+        """The preset `size` (a key of `SIZES`) with `values` on top.
+
+        Raises:
+            UserError: unknown size, unknown key or a value out of range.
+        """
+        if size not in cls.SIZES:
+            kind = cls.model_fields["kind"].default
+            raise UserError(f"no size {size!r} of {kind}; known: {', '.join(cls.SIZES)}")
+        return cls.parse({**cls.SIZES[size], **values})
 
 
 class VisionMambaConfig(TokenNetworkConfig):
@@ -39,21 +101,50 @@ class VisionMambaConfig(TokenNetworkConfig):
     behind a convolution of `d_conv` taps.
     """
 
+    SIZES = VISION_MAMBA_SIZES
+
     kind: Literal["vim"] = "vim"
     d_state: int = Field(default=16, ge=1, le=64)
     expand: int = Field(default=2, ge=1, le=8)
     d_conv: int = Field(default=4, ge=1, le=8)
 
-    @classmethod
-    def of_size(cls, size: str, **values: Any) -> Self:
-        """The preset `size` (micro, tiny, small, base) with `values` on top.
 
-        Raises:
-            UserError: unknown size, unknown key or a value out of range.
-        """
-        if size not in VISION_MAMBA_SIZES:
-            raise UserError(f"no ViM size {size!r}; known: {', '.join(VISION_MAMBA_SIZES)}")
-        return cls.parse(VISION_MAMBA_SIZES[size] | values)
+class MultiHeadConfig(TokenNetworkConfig):
+    """A model over patches whose `num_heads` heads share the width, which they must divide."""
+
+    num_heads: int = Field(default=3, ge=1, le=256)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is not shared equally by {self.num_heads} heads: "
+                "make it a multiple of num_heads"
+            )
+        return self
+
+
+class TransformerConfig(MultiHeadConfig):
+    """A transformer encoder."""
+
+    SIZES = TRANSFORMER_SIZES
+
+    kind: Literal["transformer"] = "transformer"
+    depth: int = Field(default=4, ge=1, le=96)
+
+
+class Mamba2Config(MultiHeadConfig):
+    """A bidirectional state-space model whose decay is one number a head: `d_state` states of each of
+    `expand * embed_dim` channels, which the heads share, behind a convolution of `d_conv` taps.
+    """
+
+    SIZES = MAMBA2_SIZES
+
+    kind: Literal["mamba2"] = "mamba2"
+    num_heads: int = Field(default=6, ge=1, le=256)
+    d_state: int = Field(default=64, ge=1, le=256)
+    expand: int = Field(default=2, ge=1, le=8)
+    d_conv: int = Field(default=4, ge=1, le=8)
 
 
 class FCNResNetConfig(Config):
@@ -82,7 +173,9 @@ class FCNResNetConfig(Config):
         return self
 
 
-ModelConfig = Annotated[VisionMambaConfig | FCNResNetConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    VisionMambaConfig | TransformerConfig | Mamba2Config | FCNResNetConfig, Field(discriminator="kind")
+]
 
 
 def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:

@@ -1,28 +1,51 @@
 """The rule that lays a mel image out on the grid of patches, and reads frames back from it.
 
-The rule: zeros (the mean of the normalised features) are appended after the last frame and above the highest
-mel band until both fill whole patches. A patch is valid when any frame that it covers is. Tokens run along
-frequency first: token t * H + h is patch t in time and h in frequency, so that what is near in time stays
-together and the valid tokens of a clip are a run from the start.
+The rule: along each axis patches of one length start every `stride` places, at most their length apart, so
+that they may overlap but leave nothing out. There are as many as it takes to cover the axis; zeros (the mean
+of the normalised features) are appended after the last frame and above the highest mel band until the last
+one is whole. A patch is valid when it covers a frame of the clip that no patch before it covers: a clip thus
+has the same valid patches alone and in a batch of longer ones, and they cover its every frame. Tokens run
+along frequency first: token t * H + h is patch t in time and h in frequency, so that what is near in time
+stays together and the valid tokens of a clip are a run from the start.
 
 Shapes: B batch, F frames, M mels, T patches in time, H patches in frequency, P values of one patch.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-def patches_needed(length: int, patch_length: int) -> int:
-    """Patches that cover `length`."""
-    return -(-length // patch_length)
+class PatchAxis(NamedTuple):
+    """One axis: patches of `length` frames or mels, one every `stride` (1 <= stride <= length)."""
+
+    length: int
+    stride: int
+
+    def count(self, size: int) -> int:
+        """Patches that cover `size` frames or mels."""
+        return 1 - min(0, self.length - size) // self.stride
+
+    def counts(self, size_B: Tensor) -> Tensor:
+        """`count` of every element."""
+        return 1 - (self.length - size_B).clamp_max(0) // self.stride
+
+    def missing(self, size: int) -> int:
+        """Zeros to append to `size` frames or mels to make the last patch whole."""
+        return (self.count(size) - 1) * self.stride + self.length - size
+
+    def positions(self, place_F: Tensor) -> Tensor:
+        """Where the centre of each frame or mel lies, counted in patches: 0.0 is the centre of patch 0."""
+        return (place_F + 0.5 - self.length / 2) / self.stride
 
 
-def to_patches(image_BFM: Tensor, patch_frames: int, patch_mels: int) -> Tensor:
+def to_patches(image_BFM: Tensor, time: PatchAxis, frequency: PatchAxis) -> Tensor:
     """Cut (B, F, M) into (B, T, H, P), P running over frames, then mels."""
     _, num_frames, num_mels = image_BFM.shape
-    padded = functional.pad(image_BFM, (0, -num_mels % patch_mels, 0, -num_frames % patch_frames))
-    return padded.unflatten(2, (-1, patch_mels)).unflatten(1, (-1, patch_frames)).transpose(2, 3).flatten(3)
+    padded = functional.pad(image_BFM, (0, frequency.missing(num_mels), 0, time.missing(num_frames)))
+    return padded.unfold(1, *time).unfold(2, *frequency).flatten(3)
 
 
 def read_at_frames(values_BT: Tensor, num_valid_B: Tensor, position_F: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""What every model over patches shares: the embedding, the class token, the heads; only the blocks differ.
+"""What every model over patches shares: the embedding, the class token or what stands for it, the heads; only
+the blocks differ.
 
 Clips may have any length: the class token sits in the middle of each clip's own valid tokens, and padding
 stays exactly zero in the residual stream from the embedding to the last block.
@@ -8,6 +9,7 @@ with the class token), E width of the model.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from fakesound.core.errors import UserError
 from fakesound.models.config import TokenNetworkConfig
 from fakesound.models.detector import DetectorOutput
-from fakesound.models.patches import patches_needed, read_at_frames, to_patches
+from fakesound.models.patches import PatchAxis, read_at_frames, to_patches
 
 NORM_EPSILON = 1e-5
 EMBEDDING_STD = 0.02
@@ -50,29 +52,31 @@ class ResidualBlock(nn.Module):
         return residual_BLE + drop_clips(added_BLE, self.drop_path, training=self.training).float()
 
 
+def _embedding(*shape: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=EMBEDDING_STD))
+
+
 class PatchEmbedding(nn.Module):
     """Patches as vectors, with learned positions.
 
     A patch's position is the sum of one vector for its place in time and one for its place in frequency, so
-    that a short clip reads the same time vectors as the start of a long one. The class token has a vector of
-    its own.
+    that a short clip reads the same time vectors as the start of a long one. The class token, where there is
+    one, has a vector of its own.
     """
 
-    UNDECAYED = ("time_TE", "frequency_HE", "class_E")
+    UNDECAYED = ("time_TE", "frequency_HE")
 
     def __init__(self, config: TokenNetworkConfig, num_mels: int) -> None:
         super().__init__()
-        self.patch_frames, self.patch_mels = config.patch_frames, config.patch_mels
+        self.time = PatchAxis(config.patch_frames, config.step_frames)
+        self.frequency = PatchAxis(config.patch_mels, config.step_mels)
         self.max_frames = config.max_frames
-        self.grid_height = patches_needed(num_mels, config.patch_mels)
-        # The same as a convolution whose kernel and stride are the patch.
+        self.grid_height = self.frequency.count(num_mels)
+        # The same as a convolution whose kernel is the patch.
         self.proj = nn.Linear(config.patch_frames * config.patch_mels, config.embed_dim)
-        num_times = patches_needed(config.max_frames, config.patch_frames)
-        self.time_TE = nn.Parameter(torch.empty(num_times, config.embed_dim))
-        self.frequency_HE = nn.Parameter(torch.empty(self.grid_height, config.embed_dim))
-        self.class_E = nn.Parameter(torch.empty(config.embed_dim))
-        for embedding in (self.time_TE, self.frequency_HE, self.class_E):
-            nn.init.trunc_normal_(embedding, std=EMBEDDING_STD)
+        self.time_TE = _embedding(self.time.count(config.max_frames), config.embed_dim)
+        self.frequency_HE = _embedding(self.grid_height, config.embed_dim)
+        self.class_E = _embedding(config.embed_dim) if config.clip_pooling == "class_token" else None
 
     def forward(self, image_BFM: Tensor) -> Tensor:
         """Tokens (B, T * H, E), along frequency first.
@@ -86,7 +90,7 @@ class PatchEmbedding(nn.Module):
                 f"a clip of {num_frames} frames, but the model takes {self.max_frames}: "
                 "cut it into windows, or train with a larger max_frames"
             )
-        grid_BTHE = self.proj(to_patches(image_BFM, self.patch_frames, self.patch_mels)).float()
+        grid_BTHE = self.proj(to_patches(image_BFM, self.time, self.frequency)).float()
         positions_THE = self.time_TE[: grid_BTHE.shape[1], None] + self.frequency_HE
         return (grid_BTHE + positions_THE).flatten(1, 2)
 
@@ -108,8 +112,60 @@ def remove_at(tokens_BLE: Tensor, index_B: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(is_before_BL1, tokens_BLE[:, :-1], tokens_BLE[:, 1:]), taken_BE
 
 
+class PooledPatches(nn.Module):
+    """One vector a clip of its valid patches: their mean, their maximum, or a mean weighted by a softmax over
+    learned scores, which starts as the plain mean.
+    """
+
+    def __init__(self, pooling: Literal["mean", "max", "attention"], embed_dim: int) -> None:
+        super().__init__()
+        self.pooling = pooling
+        if pooling == "attention":
+            self.score = nn.Linear(embed_dim, 1, bias=False)  # a softmax is blind to a bias
+            nn.init.zeros_(self.score.weight)
+
+    def forward(self, patches_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+        """(B, E); of the masked patches, which must be zero, nothing is read."""
+        hidden_BL1 = ~mask_BL[..., None]
+        if self.pooling == "max":
+            return patches_BLE.masked_fill(hidden_BL1, -torch.inf).amax(1)
+        if self.pooling == "mean":
+            return patches_BLE.sum(1) / mask_BL.sum(1)[:, None]
+        weights_BL1 = self.score(patches_BLE).float().masked_fill(hidden_BL1, -torch.inf).softmax(1)
+        return (weights_BL1 * patches_BLE).sum(1)
+
+
+def _blocks(make_block: Callable[[float], nn.Module], depth: int, drop_path: float) -> nn.ModuleList:
+    """`depth` blocks whose stochastic depth rises linearly from zero to `drop_path`."""
+    return nn.ModuleList(make_block(rate) for rate in torch.linspace(0, drop_path, depth).tolist())
+
+
+class SequenceHead(nn.Module):
+    """Further blocks over the patches, for the frame head only, with a residual stream of their own.
+
+    Args:
+        blocks: as those of `TokenNetwork`.
+        embed_dim: E.
+        residual: whether the patch embedding is added to what enters.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, *, embed_dim: int, residual: bool) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.norm = nn.RMSNorm(embed_dim, eps=NORM_EPSILON)
+        self.residual = residual
+
+    def forward(self, patches_BLE: Tensor, embedded_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+        """(B, L, E), zero at masked tokens, where the patches' states and their embeddings must be zero."""
+        stream_BLE = patches_BLE + embedded_BLE if self.residual else patches_BLE
+        for block in self.blocks:
+            stream_BLE = block(stream_BLE, mask_BL)
+        return self.norm(stream_BLE)
+
+
 class TokenNetwork(nn.Module):
-    """Blocks over patch tokens, and two heads: clip from the class token, frames from the grid of patches.
+    """Blocks over patch tokens, and two heads: clip from the class token or from all patches, frames from the
+    grid of patches.
 
     The frame head takes the mean over frequency of the patches of each time step, then one linear layer, and
     interpolates linearly to frames. (The linear layer commutes with the interpolation, and is cheaper before
@@ -122,53 +178,63 @@ class TokenNetwork(nn.Module):
             the mask (B, L), a run of True from the start, to the residual stream.
     """
 
-    UNDECAYED = ("class_token_E",)
-
     def __init__(
         self, config: TokenNetworkConfig, num_mels: int, make_block: Callable[[float], nn.Module]
     ) -> None:
         super().__init__()
+        width = config.embed_dim
         self.embedding = PatchEmbedding(config, num_mels)
-        self.class_token_E = nn.Parameter(torch.empty(config.embed_dim))
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
-        self.blocks = nn.ModuleList(make_block(rate) for rate in rates)
-        self.norm = nn.RMSNorm(config.embed_dim, eps=NORM_EPSILON)
+        self.blocks = _blocks(make_block, config.depth, config.drop_path)
+        self.norm = nn.RMSNorm(width, eps=NORM_EPSILON)
         self.dropout = nn.Dropout(config.dropout)
-        self.clip_head = nn.Linear(config.embed_dim, 1)
-        self.frame_head = nn.Linear(config.embed_dim, 1)
-        nn.init.trunc_normal_(self.class_token_E, std=EMBEDDING_STD)
+        self.clip_head = nn.Linear(width, 1)
+        self.frame_head = nn.Linear(width, 1)
+        self.class_token_E = self.pool = self.sequence_head = None
+        if config.clip_pooling == "class_token":
+            self.class_token_E = _embedding(width)
+        else:
+            self.pool = PooledPatches(config.clip_pooling, width)
         for head in (self.clip_head, self.frame_head):
             nn.init.trunc_normal_(head.weight, std=EMBEDDING_STD)
             nn.init.zeros_(head.bias)
-
-    def hidden_states(self, image_BFM: Tensor, mask_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Final states of all tokens, kept on the grid.
-
-        Returns:
-            class token (B, E); patches (B, T, H, E), zero where invalid; valid time steps of each clip (B,).
-        """
-        tokens_BLE = self.embedding(image_BFM)
-        height, patch_frames = self.embedding.grid_height, self.embedding.patch_frames
-        num_times_B = -(-mask_BF.sum(1) // patch_frames)
-        num_tokens_B = num_times_B * height
-        class_index_B = num_tokens_B // 2
-        class_E = self.class_token_E + self.embedding.class_E
-        residual_BLE = insert_at(tokens_BLE, class_E, class_index_B)
-        place_L = torch.arange(residual_BLE.shape[1], device=residual_BLE.device)
-        mask_BL = place_L <= num_tokens_B[:, None]
-        residual_BLE = residual_BLE.masked_fill(~mask_BL[..., None], 0)
-        for block in self.blocks:
-            residual_BLE = block(residual_BLE, mask_BL)
-        patches_BLE, class_BE = remove_at(self.norm(residual_BLE), class_index_B)
-        return class_BE, patches_BLE.unflatten(1, (-1, height)), num_times_B
+        if config.sequence_head_depth:
+            blocks = _blocks(make_block, config.sequence_head_depth, config.drop_path)
+            self.sequence_head = SequenceHead(
+                blocks, embed_dim=width, residual=config.sequence_head_residual
+            )
 
     def forward(self, image_BFM: Tensor, mask_BF: Tensor) -> DetectorOutput:
         """Score normalised features that are zero outside the mask; see `Detector.forward`."""
-        class_BE, grid_BTHE, num_times_B = self.hidden_states(image_BFM, mask_BF)
-        clip_logits_B = self.clip_head(self.dropout(class_BE)).squeeze(-1)
-        step_logits_BT = self.frame_head(self.dropout(grid_BTHE.mean(2))).squeeze(-1)
-        frames_F = torch.arange(image_BFM.shape[1], device=image_BFM.device)
-        position_F = (frames_F + 0.5) / self.embedding.patch_frames - 0.5
+        time, height = self.embedding.time, self.embedding.grid_height
+        num_times_B = time.counts(mask_BF.sum(1))
+        embedded_BLE = self.embedding(image_BFM)
+        place_L = torch.arange(embedded_BLE.shape[1], device=embedded_BLE.device)
+        mask_BL = place_L < height * num_times_B[:, None]
+        embedded_BLE = embedded_BLE.masked_fill(~mask_BL[..., None], 0)
+
+        clip_BE, patches_BLE = self._encode(embedded_BLE, mask_BL)
+        clip_logits_B = self.clip_head(self.dropout(clip_BE)).squeeze(-1)
+        if self.sequence_head is not None:
+            patches_BLE = self.sequence_head(patches_BLE, embedded_BLE, mask_BL)
+        steps_BTE = patches_BLE.unflatten(1, (-1, height)).mean(2)
+        step_logits_BT = self.frame_head(self.dropout(steps_BTE)).squeeze(-1)
+        position_F = time.positions(torch.arange(image_BFM.shape[1], device=image_BFM.device))
         return DetectorOutput(
             clip_logits_B.float(), read_at_frames(step_logits_BT.float(), num_times_B, position_F)
         )
+
+    def _encode(self, embedded_BLE: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """What the clip head reads (B, E), and the final states of the patches (B, L, E), zero if masked."""
+        if self.pool is not None:
+            patches_BLE = self._run_blocks(embedded_BLE, mask_BL)
+            return self.pool(patches_BLE, mask_BL), patches_BLE
+        index_B = mask_BL.sum(1) // 2
+        tokens_BLE = insert_at(embedded_BLE, self.class_token_E + self.embedding.class_E, index_B)
+        one_longer_BL = nn.functional.pad(mask_BL, (1, 0), value=True)
+        patches_BLE, class_BE = remove_at(self._run_blocks(tokens_BLE, one_longer_BL), index_B)
+        return class_BE, patches_BLE
+
+    def _run_blocks(self, residual_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+        for block in self.blocks:
+            residual_BLE = block(residual_BLE, mask_BL)
+        return self.norm(residual_BLE)

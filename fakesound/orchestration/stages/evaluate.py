@@ -111,7 +111,7 @@ def _evaluate(place: Place, config: RunConfig, inputs: Mapping[str, Pointer]) ->
         predictions,
         points,
         config.evaluation,
-        patch_frames=_patch_frames(bundles["detector"]),
+        patch_frames=_step_frames(bundles["detector"]),
         trained_shares=None if "views" in roles else TRAIN_SHARE,  # an imported dataset's are its own
         trivial=trivial_detectors(corpus.open(), roles),
         facts=_facts(config, inputs, corpus),
@@ -157,8 +157,8 @@ def _predictions(
     return read_predictions(place.local_path(file))
 
 
-def _patch_frames(bundle: Bundle) -> int:
-    return bundle.config.patch_frames if isinstance(bundle.config, TokenNetworkConfig) else 1
+def _step_frames(bundle: Bundle) -> int:
+    return bundle.config.step_frames if isinstance(bundle.config, TokenNetworkConfig) else 1
 
 
 def _facts(config: RunConfig, inputs: Mapping[str, Pointer], corpus: Pointer) -> dict[str, Any]:
