@@ -60,7 +60,7 @@ def evaluate(
         predictions: model -> table of `schemas.PREDICTIONS`; all models on the same clips.
         operating_points: model -> thresholds, chosen on validation.
         config: of the bootstrap.
-        patch_frames: frames that one token of the first model covers, for the oracle's ceiling.
+        patch_frames: frames from one token of the first model to the next, for the oracle's ceiling.
         trained_shares: least and greatest share of a clip that was forged in training; None: not known.
         trivial: rows of the trivial detectors.
         facts: kept with the result: digests, versions, configuration.

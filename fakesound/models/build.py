@@ -2,7 +2,13 @@
 
 from torch import nn
 
-from fakesound.models.config import FCNResNetConfig, ModelConfig, VisionMambaConfig
+from fakesound.models.config import (
+    FCNResNetConfig,
+    Mamba2Config,
+    ModelConfig,
+    TransformerConfig,
+    VisionMambaConfig,
+)
 from fakesound.models.detector import Detector
 
 
@@ -18,6 +24,14 @@ def _build_network(config: ModelConfig, num_mels: int) -> nn.Module:
             from fakesound.models.vim import VisionMamba
 
             return VisionMamba(config, num_mels)
+        case TransformerConfig():
+            from fakesound.models.transformer import Transformer
+
+            return Transformer(config, num_mels)
+        case Mamba2Config():
+            from fakesound.models.mamba2 import Mamba2
+
+            return Mamba2(config, num_mels)
         case FCNResNetConfig():
             from fakesound.models.fcn_resnet import FCNResNet
 

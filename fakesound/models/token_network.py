@@ -199,9 +199,7 @@ class TokenNetwork(nn.Module):
             nn.init.zeros_(head.bias)
         if config.sequence_head_depth:
             blocks = _blocks(make_block, config.sequence_head_depth, config.drop_path)
-            self.sequence_head = SequenceHead(
-                blocks, embed_dim=width, residual=config.sequence_head_residual
-            )
+            self.sequence_head = SequenceHead(blocks, embed_dim=width, residual=config.sequence_head_residual)
 
     def forward(self, image_BFM: Tensor, mask_BF: Tensor) -> DetectorOutput:
         """Score normalised features that are zero outside the mask; see `Detector.forward`."""

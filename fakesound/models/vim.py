@@ -31,11 +31,11 @@ class BidirectionalMixer(nn.Module):
         inner, rank = config.expand * config.embed_dim, math.ceil(config.embed_dim / 16)
         self.split_sizes = [rank, config.d_state, config.d_state]
         self.in_proj = nn.Linear(config.embed_dim, 2 * inner, bias=False)
-        self.conv_weight_SDK = _uniform(DIRECTIONS, inner, config.d_conv, bound=config.d_conv**-0.5)
-        self.conv_bias_SD = _uniform(DIRECTIONS, inner, bound=config.d_conv**-0.5)
-        self.x_proj_SXD = _uniform(DIRECTIONS, sum(self.split_sizes), inner, bound=inner**-0.5)
-        self.step_proj_SDR = _uniform(DIRECTIONS, inner, rank, bound=rank**-0.5)
-        self.step_bias_SD = nn.Parameter(_step_bias(DIRECTIONS, inner))
+        self.conv_weight_SDK = uniform_parameter(DIRECTIONS, inner, config.d_conv, bound=config.d_conv**-0.5)
+        self.conv_bias_SD = uniform_parameter(DIRECTIONS, inner, bound=config.d_conv**-0.5)
+        self.x_proj_SXD = uniform_parameter(DIRECTIONS, sum(self.split_sizes), inner, bound=inner**-0.5)
+        self.step_proj_SDR = uniform_parameter(DIRECTIONS, inner, rank, bound=rank**-0.5)
+        self.step_bias_SD = nn.Parameter(initial_step_bias(DIRECTIONS, inner))
         states_N = torch.arange(1, config.d_state + 1, dtype=torch.float32)
         self.A_log_SDN = nn.Parameter(states_N.log().repeat(DIRECTIONS, inner, 1))
         self.D_SD = nn.Parameter(torch.ones(DIRECTIONS, inner))
@@ -64,7 +64,7 @@ class BidirectionalMixer(nn.Module):
         return self.out_proj(selective_scan(inputs, z_BLD, mask_BL))
 
 
-def _uniform(*shape: int, bound: float) -> nn.Parameter:
+def uniform_parameter(*shape: int, bound: float) -> nn.Parameter:
     """Drawn as torch draws the weights of a linear layer or a convolution of that many inputs."""
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
@@ -75,7 +75,7 @@ def _project(values_SBLX: Tensor, weight_SYX: Tensor) -> Tensor:
     return flat_SJY.unflatten(1, values_SBLX.shape[1:3])
 
 
-def _step_bias(*shape: int) -> Tensor:
+def initial_step_bias(*shape: int) -> Tensor:
     """softplus^-1 of step sizes drawn log-uniformly from STEP_SIZE_RANGE, so that delta starts there."""
     low, high = (math.log(value) for value in STEP_SIZE_RANGE)
     step = torch.empty(*shape).uniform_(low, high).exp()
