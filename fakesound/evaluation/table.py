@@ -12,7 +12,12 @@ HEADLINE = {
     "frame_auc": "frame AUC",
 }
 REFERENCE_NAMES = {ALL_REAL: "all real", ALL_FAKE: "all fake", ORACLE: "oracle"}
-MODEL_NAMES = {"vim": "ViM", "fcn_resnet": "FCN-ResNet"}
+MODEL_NAMES = {
+    "vim": "ViM",
+    "transformer": "Transformer",
+    "mamba2": "Mamba-2",
+    "fcn_resnet": "FCN-ResNet",
+}
 _WIDTH = 12
 _NAME_WIDTH = 10
 

@@ -137,7 +137,9 @@ class PooledPatches(nn.Module):
 
 def _blocks(make_block: Callable[[float], nn.Module], depth: int, drop_path: float) -> nn.ModuleList:
     """`depth` blocks whose stochastic depth rises linearly from zero to `drop_path`."""
-    return nn.ModuleList(make_block(rate) for rate in torch.linspace(0, drop_path, depth).tolist())
+    return nn.ModuleList(
+        make_block(rate) for rate in torch.linspace(0, drop_path, depth, device="cpu").tolist()
+    )
 
 
 class SequenceHead(nn.Module):
@@ -189,14 +191,13 @@ class TokenNetwork(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.clip_head = nn.Linear(width, 1)
         self.frame_head = nn.Linear(width, 1)
-        self.class_token_E = self.pool = self.sequence_head = None
-        if config.clip_pooling == "class_token":
-            self.class_token_E = _embedding(width)
-        else:
-            self.pool = PooledPatches(config.clip_pooling, width)
+        pooling = config.clip_pooling
+        self.class_token_E = _embedding(width) if pooling == "class_token" else None
+        self.pool = None if pooling == "class_token" else PooledPatches(pooling, width)
         for head in (self.clip_head, self.frame_head):
             nn.init.trunc_normal_(head.weight, std=EMBEDDING_STD)
             nn.init.zeros_(head.bias)
+        self.sequence_head = None
         if config.sequence_head_depth:
             blocks = _blocks(make_block, config.sequence_head_depth, config.drop_path)
             self.sequence_head = SequenceHead(blocks, embed_dim=width, residual=config.sequence_head_residual)
@@ -227,7 +228,8 @@ class TokenNetwork(nn.Module):
             patches_BLE = self._run_blocks(embedded_BLE, mask_BL)
             return self.pool(patches_BLE, mask_BL), patches_BLE
         index_B = mask_BL.sum(1) // 2
-        tokens_BLE = insert_at(embedded_BLE, self.class_token_E + self.embedding.class_E, index_B)
+        class_E = self.class_token_E + self.embedding.class_E  # pyright: ignore[reportOperatorIssue]
+        tokens_BLE = insert_at(embedded_BLE, class_E, index_B)
         one_longer_BL = nn.functional.pad(mask_BL, (1, 0), value=True)
         patches_BLE, class_BE = remove_at(self._run_blocks(tokens_BLE, one_longer_BL), index_B)
         return class_BE, patches_BLE

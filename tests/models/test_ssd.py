@@ -1,4 +1,4 @@
-"""State-space duality against its recurrence in float64: outputs, gradients, large steps, passed-over tokens."""
+"""State-space duality against its recurrence in float64: outputs, gradients, large steps, passing over."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def assert_close_in_max_norm(inputs, tolerance=TOLERANCE):
     N=st.integers(1, 6),
     largest_step=st.sampled_from([1e-3, 0.1, 1.0, 10.0]),
 )
-def test_outputs_and_gradients_are_the_recurrences(S, B, L, H, P, N, largest_step):
+def test_outputs_and_gradients_are_the_recurrences(*, S, B, L, H, P, N, largest_step):
     assert_close_in_max_norm(draw(S=S, B=B, L=L, H=H, P=P, N=N, largest_step=largest_step))
 
 
