@@ -41,7 +41,7 @@ def state_space_duality(
         D_SH: what passes by the states.
 
     Returns:
-        y (S, B, L, H, P), in the inputs' type, but computed and returned in single precision at least.
+        y (S, B, L, H, P), in single precision (double where x is double).
     """
     inputs = (x_SBLHP, delta_SBLH, A_SH, B_SBLN, C_SBLN, D_SH)
     if x_SBLHP.dtype != torch.float64:
@@ -68,8 +68,7 @@ def _scan_chunks(
 ) -> Tensor:
     """C h of every token, the state h travelling from the first to the last."""
     log_decay_SBJHK = log_decay_SBJKH.transpose(3, 4)
-    # From token s (rows) to token t (columns), zero where t comes before s.
-    decay_SBJHKK = segment_sums(log_decay_SBJHK).exp().triu()
+    decay_SBJHKK = segment_sums(log_decay_SBJHK).exp()
     scores_SBJKK = B_SBJKN @ C_SBJKN.transpose(-1, -2)
     weights_SBJHKK = scores_SBJKK[:, :, :, None] * decay_SBJHKK
     within_SBJHKP = weights_SBJHKK.transpose(-1, -2) @ entering_SBJKHP.transpose(3, 4)
@@ -86,10 +85,13 @@ def _scan_chunks(
 
 
 def segment_sums(values_XK: Tensor) -> Tensor:
-    """(..., K, K): at row s and column t the sum of the values s+1 ... t, zero where t <= s."""
+    """(..., K, K): at row s and column t the sum of the values s+1 ... t, minus infinity where t < s: its
+    exponential is what token t keeps of token s, in the gradient too.
+    """
     num_tokens = values_XK.shape[-1]
     rows_XKK = values_XK[..., None, :].expand(*values_XK.shape, num_tokens)
-    return rows_XKK.triu(1).cumsum(-1)
+    is_before_KK = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=values_XK.device).tril(-1)
+    return rows_XKK.triu(1).cumsum(-1).masked_fill(is_before_KK, -torch.inf)
 
 
 def _carry(left_SBJNHP: Tensor, decay_SBJH: Tensor) -> Tensor:

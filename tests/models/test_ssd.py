@@ -124,7 +124,8 @@ def test_a_token_without_a_step_is_passed_over():
 
 def test_segment_sums():
     values = torch.tensor([1.0, 20.0, 300.0])
-    assert segment_sums(values).tolist() == [[0, 20, 320], [0, 0, 300], [0, 0, 0]]
+    never = -torch.inf
+    assert segment_sums(values).tolist() == [[0, 20, 320], [never, 0, 300], [never, never, 0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
