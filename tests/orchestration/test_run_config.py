@@ -16,6 +16,15 @@ def test_every_shipped_preset_instantiates_with_its_models(preset):
         assert build_detector(model, config.features.num_mels).training
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("kind", ["transformer", "mamba2"])
+def test_one_line_puts_a_rival_over_the_same_patches_in_the_detectors_place(preset, kind):
+    ours = RunConfig.load(preset).detector
+    rival = RunConfig.load(preset, [f"detector.kind={kind}"]).detector
+    assert rival.kind == kind
+    assert (rival.patch_mels, rival.patch_frames) == (ours.patch_mels, ours.patch_frames)
+
+
 def test_json_is_canonical_and_comes_back_as_the_same_config():
     config = RunConfig.load("builtin", ["training.epochs=3"])
     text = config.to_json()
