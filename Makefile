@@ -13,7 +13,7 @@ SET ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := fakesound components pipelines tests benchmarks
+SOURCES := fakesound components pipelines tests benchmarks images
 
 .PHONY: help
 help: ## list the targets
@@ -79,6 +79,9 @@ lock: $(VENV)/.uv ## resolve the locks anew from pyproject.toml
 	  --output-file requirements/runtime.txt pyproject.toml requirements/pins.in
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt pyproject.toml requirements/pins.in
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["cuda"], sep="\n")' \
+	  | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --constraint requirements/runtime.txt --output-file requirements/cuda.txt -
 
 .PHONY: clean
 clean: ## remove the environment (never the store)

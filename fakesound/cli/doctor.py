@@ -29,9 +29,20 @@ def diagnose() -> str:
     """The report, as text. Versions are read from metadata: CUDA packages are never imported without CUDA."""
     rows = [("python", platform.python_version()), ("cpu", _guarded(_cpu)), ("gpu", _guarded(_gpu))]
     rows += [(name, _guarded(_version(name))) for name in PACKAGES]
-    rows += [("scan backend", _guarded(_backend)), ("faster", _guarded(_advice))]
+    rows += [
+        ("cuda kernels", _guarded(_kernels)),
+        ("scan backend", _guarded(_backend)),
+        ("faster", _guarded(_advice)),
+    ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def kernel_problems() -> list[str]:
+    """Why installed CUDA kernels cannot work, each with what to do, from metadata alone; on any machine."""
+    from fakesound.models.scan.cuda_pairs import TorchBuild, find_problems
+
+    return find_problems(TorchBuild.installed())
 
 
 def _guarded(answer: Callable[[], str]) -> str:
@@ -62,6 +73,13 @@ def _gpu() -> str:
         return f"none usable (torch built for CUDA {torch.version.cuda or 'nothing'})"
     names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     return f"{', '.join(names)} (CUDA {torch.version.cuda})"
+
+
+def _kernels() -> str:
+    if problems := kernel_problems():
+        return "; ".join(problems)
+    metadata.version("mamba-ssm")  # raises where there are none
+    return "fit each other and this torch"
 
 
 def _backend() -> str:

@@ -300,11 +300,14 @@ def detect(*, store: str, file: str, model: str | None, plot: str | None, form: 
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--strict", is_flag=True, help="Exit code 2 if installed CUDA kernels are known not to work.")
+def doctor(*, strict: bool) -> None:
     """Say what this machine has, which scan backend will be used, and what would make it faster."""
-    from fakesound.cli.doctor import diagnose
+    from fakesound.cli.doctor import diagnose, kernel_problems
 
     click.echo(diagnose())
+    if strict and (problems := kernel_problems()):
+        raise UserError("\n".join(problems))
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ def test_doctor_names_everything_and_the_backend():
         "kfp",
         "torchx",
         "mlflow",
+        "cuda kernels",
         "backend",
     ):
         assert name in result.output
@@ -190,3 +191,16 @@ def test_doctor_on_a_machine_with_cuda_but_without_the_kernels(monkeypatch):
     _choose.cache_clear()  # what was chosen for the imaginary GPU must not outlive it
     assert "Imaginary 9000" in report
     assert "mamba-ssm" in report.splitlines()[-1]
+
+
+def test_doctor_explains_a_bad_pair_and_is_strict_about_it_when_asked(monkeypatch):
+    problem = "mamba-ssm 2.2.4 with causal-conv1d 1.6.0: 8 arguments expected"
+    monkeypatch.setattr("fakesound.models.scan.cuda_pairs.find_problems", lambda torch_build: [problem])
+    lenient, strict = run("doctor"), run("doctor", "--strict")
+    assert problem in lenient.stdout and lenient.exit_code == 0
+    assert problem in strict.stdout and strict.exit_code == 2
+    assert strict.stderr == f"error: {problem}\n"
+
+
+def test_doctor_is_strict_without_complaint_where_nothing_is_wrong():
+    assert run("doctor", "--strict").exit_code == 0

@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("lock", ["bootstrap.txt", "runtime.txt", "dev.txt"])
+@pytest.mark.parametrize("lock", ["bootstrap.txt", "runtime.txt", "dev.txt", "cuda.txt"])
 def test_every_locked_package_is_pinned_and_hashed_and_no_host_is_named(lock):
     text = (ROOT / "requirements" / lock).read_text()
     assert "://" not in text
@@ -20,14 +20,19 @@ def test_every_locked_package_is_pinned_and_hashed_and_no_host_is_named(lock):
         assert "--hash=sha256:" in entry, entry
 
 
-def test_dev_lock_pins_what_the_runtime_lock_pins():
-    def pins(lock):
-        found = re.findall(
-            r"^([a-z0-9._-]+)==(\S+)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE
-        )
-        return set(found)
+def pins(lock):
+    text = (ROOT / "requirements" / lock).read_text()
+    return set(re.findall(r"^([a-z0-9._-]+)==(\S+)", text, re.MULTILINE))
 
+
+def test_dev_lock_pins_what_the_runtime_lock_pins():
     assert pins("runtime.txt") <= pins("dev.txt")
+
+
+def test_cuda_lock_contradicts_the_runtime_lock_nowhere():
+    runtime = pins("runtime.txt")
+    locked = {name for name, _ in runtime}
+    assert {pin for pin in pins("cuda.txt") if pin[0] in locked} <= runtime
 
 
 def test_manifests_are_plain_yaml_objects_without_latest_tags():
