@@ -10,6 +10,12 @@ STORE ?= store
 AUDIO ?=
 # `key=value` overrides of the run configuration, separated by blanks.
 SET ?=
+# Of images: podman or docker (options may follow), what both build and run need here, and what a build needs, such as mounts.
+CONTAINER_TOOL ?= podman
+CONTAINER_ARGS ?=
+BUILD_ARGS ?=
+PYTHON_IMAGE ?= python:3.11-slim-bookworm
+CPU_IMAGE := fakesound:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,11 +64,22 @@ test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
 .PHONY: lint
-lint: $(VENV)/.dev ## ruff, pyright, import contracts
+lint: images-lint ## ruff, pyright, import contracts, hadolint
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+.PHONY: images-lint
+images-lint: $(VENV)/.dev ## hadolint over the Dockerfiles
+	$(BIN)/hadolint images/Dockerfile.cpu images/Dockerfile.cuda
+
+.PHONY: images-check
+images-check: ## build the CPU image; doctor and a detection in it, locked down (images/README.md)
+	$(CONTAINER_TOOL) build $(CONTAINER_ARGS) $(BUILD_ARGS) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) \
+	  -f images/Dockerfile.cpu -t $(CPU_IMAGE) .
+	$(CONTAINER_TOOL) run --rm --interactive --read-only --tmpfs /tmp --network none --cap-drop ALL \
+	  --security-opt no-new-privileges $(CONTAINER_ARGS) $(CPU_IMAGE) python - < images/check_inside.py
 
 .PHONY: format
 format: $(VENV)/.dev ## let ruff lay the code out
