@@ -15,7 +15,7 @@ CONTAINER_TOOL ?= podman
 CONTAINER_ARGS ?=
 BUILD_ARGS ?=
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
-CPU_IMAGE := fakesound:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-cpu
+CPU_IMAGE := $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' components/image.py)
 
 VENV := .venv
 BIN := $(VENV)/bin
