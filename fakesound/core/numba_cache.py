@@ -32,7 +32,8 @@ class ReadOnlyCacheLocator(InTreeCacheLocator):
             f".py{sys.version_info[0]}{sys.version_info[1]}{abi}"
         )
         index = IndexDataCacheFile(locator.get_cache_path(), name, locator.get_source_stamp())
-        processor = cpu_target.target_context.codegen().magic_tuple()
+        context: Any = cpu_target.target_context
+        processor = context.codegen().magic_tuple()
         try:
             compiled_for = [key[1] for key in index._load_index()]
         except OSError:
