@@ -8,13 +8,12 @@ install() {
   /opt/fakesound/bin/uv pip install --no-cache --compile-bytecode --python /opt/fakesound/bin/python --no-deps "$@"
 }
 
-export CUDA_HOME=/usr/local/cuda-12.8
+export CUDA_HOME=${CUDA_HOME:-/usr/local/cuda-12.8}
 if [[ -x $CUDA_HOME/bin/nvcc ]]; then
   apt-get update
   apt-get install --yes --no-install-recommends g++ ninja-build
   # FORCE_BUILD: without it, both packages' own build steps look for a wheel on the network, which no hash has seen.
   export MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE
-  export MAX_JOBS=${MAX_JOBS:-4} # each may take several GB
   install --no-build-isolation --require-hashes -r ../requirements/cuda.txt
 else
   for name in MAMBA_SSM CAUSAL_CONV1D; do
