@@ -103,3 +103,37 @@ def install_plugin(tmp_path, monkeypatch):
 
     yield install
     registry._plugins.cache_clear()
+
+
+@pytest.fixture
+def make_published_vim() -> Callable[[int, int], dict]:
+    """`make_published_vim(width, depth)`: a state dict with the keys and shapes of ViM's ImageNet weights."""
+    import torch
+
+    def make(width: int, depth: int, states: int = 16) -> dict:
+        inner, rank = 2 * width, -(-width // 16)
+        mixer: dict[str, tuple[int, ...]] = {
+            "in_proj.weight": (2 * inner, width),
+            "out_proj.weight": (width, inner),
+        }
+        for b in ("", "_b"):
+            mixer |= {f"conv1d{b}.weight": (inner, 1, 4), f"conv1d{b}.bias": (inner,)}
+            mixer |= {f"x_proj{b}.weight": (rank + 2 * states, inner)}
+            mixer |= {f"dt_proj{b}.weight": (inner, rank), f"dt_proj{b}.bias": (inner,)}
+            mixer |= {f"A{b}_log": (inner, states), f"D{b}": (inner,)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "cls_token": (1, 1, width),
+            "pos_embed": (1, 197, width),
+            "patch_embed.proj.weight": (width, 3, 16, 16),
+            "patch_embed.proj.bias": (width,),
+            "norm_f.weight": (width,),
+            "head.weight": (1000, width),
+            "head.bias": (1000,),
+        }
+        for layer in range(depth):
+            shapes[f"layers.{layer}.norm.weight"] = (width,)
+            shapes |= {f"layers.{layer}.mixer.{name}": shape for name, shape in mixer.items()}
+        generator = torch.Generator().manual_seed(0)
+        return {name: 0.3 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    return make

@@ -1,6 +1,8 @@
 """Parameters of training. Light: the CLI loads this without torch."""
 
-from typing import Literal, Self
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -75,6 +77,33 @@ class AugmentConfig(Config):
     noise: float = Field(default=0.1, ge=0, le=10)
 
 
+class InitialWeights(Config):
+    """Published ImageNet weights of ViM to start from (`models.imagenet`), instead of drawn ones.
+
+    Given as a path alone, it is completed with the file's digest: what a run started from is part of its
+    configuration.
+
+    Attributes:
+        path: of a file that every process of the training can read.
+        sha256: of the file's content.
+    """
+
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _digest_of_file(cls, values: Any) -> Any:
+        if not isinstance(values, str):
+            return values
+        path = Path(values).expanduser().absolute()
+        try:
+            with path.open("rb") as stream:
+                return {"path": str(path), "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        except OSError as error:
+            raise ValueError(f"{values} cannot be read: {error.strerror}") from None
+
+
 class TrainingConfig(Config):
     """Everything about training that is not the model or the features.
 
@@ -87,6 +116,7 @@ class TrainingConfig(Config):
         beta1: AdamW's.
         beta2: AdamW's.
         clip_norm: largest norm of the gradient.
+        initial_weights: path of a ViM ImageNet checkpoint to start from; None draws all weights.
         precision: `bf16` is autocast with float32 master weights on CUDA; a CPU trains in float32 either way.
         keep_checkpoints: how many of the latest are kept.
         loss: see `LossConfig`.
@@ -102,6 +132,7 @@ class TrainingConfig(Config):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
+    initial_weights: InitialWeights | None = None
     precision: Literal["float32", "bf16"] = "float32"
     keep_checkpoints: int = Field(default=2, ge=1)
     loss: LossConfig = LossConfig()

@@ -189,6 +189,7 @@ class _Training:
         found = load_latest(self.place, self.state.request_key) if self.ranks.is_first else None
         step = self.ranks.from_first(found.state.step if found else 0)
         if not step:
+            self._take_initial_weights()
             self._seed_generators()
             if self.ranks.is_first:
                 self._announce()
@@ -201,6 +202,26 @@ class _Training:
         if self.ranks.is_first:
             self._forget_a_lost_best()
             say(f"training goes on from step {step} of {self.total_steps}")
+
+    def _take_initial_weights(self) -> None:
+        """On every process alike; what they do not fill stays as it was drawn."""
+        given = self.config.initial_weights
+        if given is None:
+            return
+        from fakesound.models.imagenet import load_vim_imagenet
+        from fakesound.models.vim import VisionMamba
+
+        network = self.detector.network
+        if not isinstance(network, VisionMamba):
+            raise UserError(
+                f"training.initial_weights are for models of kind vim, not {self.request.model.kind}"
+            )
+        start = load_vim_imagenet(given.path, network, sha256=given.sha256)
+        if self.ranks.is_first:
+            say(
+                f"starting from {given.path}; drawn anew: {', '.join(start.untouched)}; position embeddings "
+                f"keep {start.position_variance_kept:.0%} of their variance"
+            )
 
     def run_epoch(self) -> EpochRecord:
         """Train for the rest of the epoch, validate, write a checkpoint."""
