@@ -1,7 +1,7 @@
 """What a detector is made of. Light on purpose: no torch here, since the command line loads it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -30,6 +30,8 @@ MAMBA2_SIZES: dict[str, dict[str, int]] = {
 }
 """ViM's widths and depths; heads of 64 channels, as Mamba-2 has them (of 32 in micro)."""
 
+EMBED_DIM_RANGE = (8, 4096)
+
 
 class TokenNetworkConfig(Config):
     """What every model over patches of the mel image has.
@@ -52,7 +54,7 @@ class TokenNetworkConfig(Config):
 
     SIZES: ClassVar[Mapping[str, Mapping[str, int]]] = {}
 
-    embed_dim: int = Field(default=96, ge=8, le=4096)
+    embed_dim: int = Field(default=96, ge=EMBED_DIM_RANGE[0], le=EMBED_DIM_RANGE[1])
     depth: int = Field(default=6, ge=1, le=96)
     patch_mels: int = Field(default=16, ge=1, le=1024)
     patch_frames: int = Field(default=16, ge=1, le=1024)
@@ -95,6 +97,18 @@ class TokenNetworkConfig(Config):
             raise UserError(f"no size {size!r} of {kind}; known: {', '.join(cls.SIZES)}")
         return cls.parse({**cls.SIZES[size], **values})
 
+    @property
+    def width_step(self) -> int:
+        """What `scaled` makes the width a multiple of."""
+        return 4
+
+    def scaled(self, factor: float) -> Self:
+        """This model with `factor` times the width, as near as its fields allow; nothing else changes."""
+        step = self.width_step
+        low, high = -(-EMBED_DIM_RANGE[0] // step), EMBED_DIM_RANGE[1] // step
+        steps = min(max(round(factor * self.embed_dim / step), low), high)
+        return self.parse(self.model_dump() | {"embed_dim": steps * step})
+
 
 class VisionMambaConfig(TokenNetworkConfig):
     """A bidirectional selective state-space model: `d_state` states of each of `expand * embed_dim` channels,
@@ -122,6 +136,11 @@ class MultiHeadConfig(TokenNetworkConfig):
                 "make it a multiple of num_heads"
             )
         return self
+
+    @property
+    def width_step(self) -> int:
+        """One channel more of every head."""
+        return self.num_heads
 
 
 class TransformerConfig(MultiHeadConfig):
@@ -172,6 +191,11 @@ class FCNResNetConfig(Config):
             raise ValueError("a time stride is 1 or 2")
         return self
 
+    def scaled(self, factor: float) -> Self:
+        """This model with `factor` times the width at every stage, as near as whole channels allow."""
+        widths = tuple(max(1, round(width * factor)) for width in self.widths)
+        return self.parse(self.model_dump() | {"widths": widths})
+
 
 ModelConfig = Annotated[
     VisionMambaConfig | TransformerConfig | Mamba2Config | FCNResNetConfig, Field(discriminator="kind")
@@ -188,3 +212,35 @@ def parse_model_config(values: Mapping[str, Any]) -> ModelConfig:
         return TypeAdapter(ModelConfig).validate_python(dict(values))
     except ValidationError as error:
         raise UserError(f"model: {describe_validation_error(error)}") from None
+
+
+def model_presets() -> dict[str, ModelConfig]:
+    """A configuration of every kind and size, by `kind` or `kind size`."""
+    presets: dict[str, ModelConfig] = {}
+    for config_class in get_args(get_args(ModelConfig)[0]):
+        kind = config_class.model_fields["kind"].default
+        if issubclass(config_class, TokenNetworkConfig):
+            presets |= {f"{kind} {size}": config_class.of_size(size) for size in config_class.SIZES}
+        else:
+            presets[kind] = config_class()
+    return presets
+
+
+class BudgetConfig(Config):
+    """How large models are made, by their width alone: one of these is given.
+
+    Attributes:
+        parameters: trainable numbers of the detector and of the baseline.
+        gflops: 1e9 floating-point operations of either on ten seconds, see `models.budget.count_flops`.
+        match: the baseline is made as large as the detector, counted in this; the detector stays as it is.
+    """
+
+    parameters: int | None = Field(default=None, gt=0)
+    gflops: float | None = Field(default=None, gt=0)
+    match: Literal["parameters", "gflops"] | None = None
+
+    @model_validator(mode="after")
+    def _one_is_given(self) -> Self:
+        if sum(value is not None for value in (self.parameters, self.gflops, self.match)) != 1:
+            raise ValueError("give one of parameters, gflops and match")
+        return self

@@ -14,7 +14,7 @@ from fakesound.core.errors import UserError
 from fakesound.corpora.config import CorpusConfig
 from fakesound.evaluation.config import EvaluationConfig
 from fakesound.features.config import FeatureConfig
-from fakesound.models.config import FCNResNetConfig, ModelConfig, VisionMambaConfig
+from fakesound.models.config import BudgetConfig, FCNResNetConfig, ModelConfig, VisionMambaConfig
 from fakesound.training.config import TrainingConfig
 
 PRESETS = ("builtin", "folder", "laboratory")
@@ -50,6 +50,8 @@ class LaunchConfig(Config):
 class RunConfig(Config):
     """Every parameter that influences a result. `baseline` is judged beside `detector` on the same split.
 
+    With a `budget` both are made as wide as it says before they are trained.
+
     `unseen` names families or mechanisms that are not trained on and make the zeroshot view, whatever the
     corpus's own protocol says (`corpora.protocol.held_out`); the corpus is not built again for it.
     """
@@ -59,6 +61,7 @@ class RunConfig(Config):
     features: FeatureConfig = FeatureConfig()
     detector: ModelConfig = VisionMambaConfig()
     baseline: ModelConfig = FCNResNetConfig()
+    budget: BudgetConfig | None = None
     training: TrainingConfig = TrainingConfig()
     baseline_training: TrainingConfig = TrainingConfig()
     sweep: SweepConfig = SweepConfig()

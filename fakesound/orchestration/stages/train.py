@@ -10,6 +10,10 @@ import torch
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
+from fakesound.features.config import FeatureConfig
+from fakesound.models.budget import GIGA, count_flops, match_budget, unallocated
+from fakesound.models.config import ModelConfig
+from fakesound.models.detector import count_parameters
 from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.detectors import copy_detector
 from fakesound.orchestration.epochs import SCORE, backfill, read_records
@@ -85,7 +89,7 @@ def training_request(config: RunConfig, role: str, features: Pointer, store: Sto
     """What to train in this role.
 
     Raises:
-        UserError: there is no such role.
+        UserError: there is no such role, or its model cannot be made as large as the budget says.
     """
     if role not in (DETECTOR, BASELINE):
         raise UserError(f"no role {role!r}; known: {DETECTOR}, {BASELINE}")
@@ -93,11 +97,27 @@ def training_request(config: RunConfig, role: str, features: Pointer, store: Sto
     return TrainingRequest(
         features=features,
         store_url=store.url,
-        model=config.detector if is_detector else config.baseline,
+        model=_sized_model(config, is_detector, features),
         training=config.training if is_detector else config.baseline_training,
         unseen=config.unseen,
         world_size=_world_size(config.launch.processes),
     )
+
+
+def _sized_model(config: RunConfig, is_detector: bool, features: Pointer) -> ModelConfig:
+    """The role's model, as wide as the budget says."""
+    model, budget = config.detector if is_detector else config.baseline, config.budget
+    if budget is None or (budget.match and is_detector):
+        return model
+    num_mels = FeatureConfig.parse(features.open().metadata["features_config"]).num_mels
+    parameters, gflops = budget.parameters, budget.gflops
+    if budget.match == "parameters":
+        parameters = count_parameters(unallocated(config.detector, num_mels))
+    elif budget.match == "gflops":
+        gflops = count_flops(config.detector, num_mels) / GIGA
+    sized = match_budget(model, num_mels=num_mels, parameters=parameters, gflops=gflops)
+    say(f"{sized.kind}, sized by the budget: {count_parameters(unallocated(sized, num_mels)):,} parameters")
+    return sized
 
 
 def _world_size(processes: int) -> int:

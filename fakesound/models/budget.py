@@ -1,0 +1,128 @@
+"""Models made equally large, in parameters or in arithmetic, by their width alone: is one better, or only
+larger?
+
+What is counted as a floating-point operation: multiplications and additions of matrix products, convolutions,
+attention and selective scans, which is what torch's own counter counts. Elementwise functions (norms, gates,
+the scan's exponentials) are not. The selective scan runs in kernels that torch's counter cannot see, so a
+mixer is counted by formula, and not run at all: the count is the same whatever backend there is.
+
+Shapes: B batch, F frames, L tokens, E width of the model, D inner channels, N state, R rank of the step size,
+K taps, S directions.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import sqrt
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from fakesound.core.errors import UserError
+from fakesound.models.build import build_detector
+from fakesound.models.config import ModelConfig
+from fakesound.models.detector import Detector, count_parameters
+from fakesound.models.vim import BidirectionalMixer
+
+CLIP_FRAMES = 1000  # ten seconds
+TOLERANCE = 0.1
+FACTOR_RANGE = (1 / 64, 64.0)  # of the width
+GIGA = 1e9
+
+Model = TypeVar("Model", bound=ModelConfig)
+
+
+def match_budget(
+    config: Model, *, num_mels: int, parameters: int | None = None, gflops: float | None = None
+) -> Model:
+    """`config` with the width at which it is as large as asked for.
+
+    Args:
+        config: any kind of model; all but its width stays.
+        num_mels: M, mel bands of one frame.
+        parameters: trainable numbers wanted, or
+        gflops: 1e9 floating-point operations wanted on ten seconds.
+
+    Raises:
+        UserError: no width comes within TOLERANCE of it; the message says how near the nearest is.
+    """
+    if (parameters is None) == (gflops is None):
+        raise ValueError("give either parameters or gflops")
+    if parameters is not None:
+        return _nearest(config, parameters, partial(_parameters_of, num_mels=num_mels), "parameters")
+    assert gflops is not None
+    return _nearest(config, gflops * GIGA, partial(count_flops, num_mels=num_mels), "operations")
+
+
+def _parameters_of(config: ModelConfig, num_mels: int) -> int:
+    return count_parameters(unallocated(config, num_mels))
+
+
+def _nearest(config: Model, wanted: float, measure: Callable[[ModelConfig], float], unit: str) -> Model:
+    """Bisect the width's factor, geometrically: whatever is measured grows with it."""
+    low, high = FACTOR_RANGE
+    sizes: dict[ModelConfig, float] = {}
+    while high / low > 1 + 1e-4:
+        middle = sqrt(low * high)
+        candidate = config.scaled(middle)
+        if candidate not in sizes:
+            sizes[candidate] = measure(candidate)
+        low, high = (middle, high) if sizes[candidate] < wanted else (low, middle)
+    nearest = min(sizes, key=lambda candidate: abs(sizes[candidate] - wanted))
+    if abs(sizes[nearest] - wanted) > TOLERANCE * wanted:
+        raise UserError(
+            f"no width of {config.kind} has {wanted:,.0f} {unit} within {TOLERANCE:.0%}: the nearest has "
+            f"{sizes[nearest]:,.0f}. Ask for another budget, or change the model's depth"
+        )
+    return cast(Model, nearest)
+
+
+def unallocated(config: ModelConfig, num_mels: int) -> Detector:
+    """The detector's structure without memory for its weights (on torch's meta device)."""
+    with torch.device("meta"):
+        return build_detector(config, num_mels)
+
+
+def count_flops(config: ModelConfig, num_mels: int) -> int:
+    """Floating-point operations (a multiplication and an addition are two) of one ten-second clip.
+
+    Raises:
+        UserError: the model takes no clip of ten seconds.
+    """
+    # Weights of any value do: what is in the memory that they are given is multiplied, and forgotten.
+    detector = unallocated(config, num_mels).to_empty(device="cpu").eval()
+    counted: list[int] = []
+    for module in detector.modules():
+        if isinstance(module, BidirectionalMixer):
+            module.forward = partial(_count_mixer, module, counted)
+    features_BFM = torch.zeros(1, CLIP_FRAMES, num_mels)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        detector(features_BFM, torch.ones(1, CLIP_FRAMES, dtype=torch.bool))
+    return counter.get_total_flops() + sum(counted)
+
+
+def _count_mixer(
+    mixer: BidirectionalMixer, counted: list[int], hidden_BLE: Tensor, mask_BL: Tensor
+) -> Tensor:
+    counted.append(hidden_BLE.shape[0] * mixer_flops(mixer, hidden_BLE.shape[1]))
+    return hidden_BLE
+
+
+def mixer_flops(mixer: BidirectionalMixer, num_tokens: int) -> int:
+    """Operations of a mixer on one clip of L tokens."""
+    stacked = (mixer.x_proj_SXD, mixer.step_proj_SDR, mixer.conv_weight_SDK)
+    weights = (mixer.in_proj.weight, mixer.out_proj.weight, *stacked)
+    num_directions, inner, num_states = mixer.A_log_SDN.shape
+    return num_tokens * (
+        2 * sum(weight.numel() for weight in weights) + num_directions * scan_flops(inner, num_states)
+    )
+
+
+def scan_flops(num_channels: int, num_states: int) -> int:
+    """Operations of one token in one direction of a selective scan.
+
+    A channel takes delta u and D u, and for each state delta A, decay h, B (delta u), the sum of the latter
+    two, and C h, added to y.
+    """
+    return num_channels * (2 + 6 * num_states)
