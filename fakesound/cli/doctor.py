@@ -27,7 +27,7 @@ PACKAGES = (
 
 def diagnose() -> str:
     """The report, as text. Versions are read from metadata: CUDA packages are never imported without CUDA."""
-    rows = [("python", platform.python_version()), ("cpu", _guarded(_cpu)), ("gpu", _guarded(_gpu))]
+    rows = [("python", platform.python_version()), ("cpu", _guarded(describe_cpu)), ("gpu", _guarded(_gpu))]
     rows += [(name, _guarded(_version(name))) for name in PACKAGES]
     rows += [
         ("cuda kernels", _guarded(_kernels)),
@@ -59,7 +59,8 @@ def _version(name: str) -> Callable[[], str]:
     return lambda: metadata.version(name)
 
 
-def _cpu() -> str:
+def describe_cpu() -> str:
+    """The processor and how many cores of it this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", info.read_text() if info.exists() else "")

@@ -300,6 +300,16 @@ def detect(*, store: str, file: str, model: str | None, plot: str | None, form: 
 
 
 @main.command()
+@click.option("--kind", "kinds", multiple=True, help="Only models of this kind; may be repeated.")
+@click.option("--json", "json_out", metavar="FILE", help="File to write the figures to.")
+def models(*, kinds: tuple[str, ...], json_out: str | None) -> None:
+    """Measure every kind and size of model on this machine: parameters, operations, time, memory."""
+    from fakesound.cli.models import print_models
+
+    print_models(kinds, json_out)
+
+
+@main.command()
 @click.option("--strict", is_flag=True, help="Exit code 2 if installed CUDA kernels are known not to work.")
 def doctor(*, strict: bool) -> None:
     """Say what this machine has, which scan backend will be used, and what would make it faster."""
