@@ -14,7 +14,6 @@ takes longer than TURN_LIMIT_S gets no more turns at that length.
 """
 
 import argparse
-import ctypes
 import json
 import platform
 import statistics
@@ -30,6 +29,7 @@ from mambapy.pscan import pscan
 from torch import Tensor
 from torch.nn import functional
 
+from fakesound.core import memory
 from fakesound.core.errors import UserError
 from fakesound.models.scan import ScanInputs, choose_backend, selective_scan
 
@@ -176,16 +176,7 @@ def peak_mib(call: Callable[[], list[Tensor]], device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         call()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    ctypes.CDLL(None).malloc_trim(0)  # glibc: hand back what earlier calls freed
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
-    before = _status_mib("VmRSS")
-    call()
-    return max(0.0, _status_mib("VmHWM") - before)
-
-
-def _status_mib(field: str) -> float:
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(field))
-    return int(line.split()[1]) / 1024
+    return memory.peak_mib(call)
 
 
 def measure(
