@@ -2,9 +2,9 @@
 larger?
 
 What is counted as a floating-point operation: multiplications and additions of matrix products, convolutions,
-attention and selective scans, which is what torch's own counter counts. Elementwise functions (norms, gates,
-the scan's exponentials) are not. The selective scan runs in kernels that torch's counter cannot see, so a
-mixer is counted by formula, and not run at all: the count is the same whatever backend there is.
+attention and selective scans. Elementwise functions (norms, gates, the scan's exponentials) are not, as in
+torch's own counter, which counts what runs in its kernels. What runs in ours (the selective scan, the short
+convolution) it cannot see: that is counted by formula, and mixers of ViM are not run at all for it.
 
 Shapes: B batch, F frames, L tokens, E width of the model, D inner channels, N state, R rank of the step size,
 K taps, S directions.
@@ -17,12 +17,14 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fakesound.core.errors import UserError
 from fakesound.models.build import build_detector
 from fakesound.models.config import ModelConfig
 from fakesound.models.detector import Detector, count_parameters
+from fakesound.models.mamba2 import BidirectionalSSDMixer
 from fakesound.models.vim import BidirectionalMixer
 
 CLIP_FRAMES = 1000  # ten seconds
@@ -96,8 +98,11 @@ def count_flops(config: ModelConfig, num_mels: int) -> int:
     for module in detector.modules():
         if isinstance(module, BidirectionalMixer):
             module.forward = partial(_count_mixer, module, counted)
+        elif isinstance(module, BidirectionalSSDMixer):
+            module.register_forward_pre_hook(partial(_count_convolution, counted))
     features_BFM = torch.zeros(1, CLIP_FRAMES, num_mels)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # Attention as matrix products: the counter does not know the fused kernel of the CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         detector(features_BFM, torch.ones(1, CLIP_FRAMES, dtype=torch.bool))
     return counter.get_total_flops() + sum(counted)
 
@@ -107,6 +112,14 @@ def _count_mixer(
 ) -> Tensor:
     counted.append(hidden_BLE.shape[0] * mixer_flops(mixer, hidden_BLE.shape[1]))
     return hidden_BLE
+
+
+def _count_convolution(
+    counted: list[int], mixer: BidirectionalSSDMixer, inputs: tuple[Tensor, Tensor]
+) -> None:
+    """The one part of Mamba-2 that runs in a kernel of its own."""
+    batch, num_tokens, _ = inputs[0].shape
+    counted.append(batch * num_tokens * 2 * mixer.conv_weight_SXK.numel())
 
 
 def mixer_flops(mixer: BidirectionalMixer, num_tokens: int) -> int:

@@ -219,10 +219,9 @@ def model_presets() -> dict[str, ModelConfig]:
     presets: dict[str, ModelConfig] = {}
     for config_class in get_args(get_args(ModelConfig)[0]):
         kind = config_class.model_fields["kind"].default
-        if issubclass(config_class, TokenNetworkConfig):
-            presets |= {f"{kind} {size}": config_class.of_size(size) for size in config_class.SIZES}
-        else:
-            presets[kind] = config_class()
+        sizes = config_class.SIZES if issubclass(config_class, TokenNetworkConfig) else {}
+        named = {f"{kind} {size}": values for size, values in sizes.items()} or {kind: {}}
+        presets |= {name: parse_model_config({"kind": kind, **values}) for name, values in named.items()}
     return presets
 
 

@@ -13,7 +13,8 @@ time:
   published ones, where ViM inserts the token.
 
 What is lost: our positions are a vector of time plus one of frequency, so that the part of a published
-position that belongs to neither alone is dropped; `ImageNetStart` says how much that is. And ViM goes through
+position that belongs to neither alone is dropped; `ImageNetStart` says how much that is. A model that pools
+its patches has no class token: the published one and its position are then not used. And ViM goes through
 an image row by row, while our tokens run along frequency first: the recurrences meet their neighbours in
 another order than they were trained on, unless a patch covers all frequencies.
 
@@ -42,8 +43,8 @@ WEIGHTS_KEY = "model"
 COLOURS = 3
 LEFT_OUT = ("head.weight", "head.bias")
 """Published keys without a counterpart here: the thousand classes."""
-WITHOUT_SOURCE = ("clip_head.weight", "clip_head.bias", "frame_head.weight", "frame_head.bias")
-"""Parameters of ours without a published one: they stay as they were drawn."""
+WITHOUT_SOURCE = ("clip_head.", "frame_head.", "pool.", "sequence_head.")
+"""Beginnings of the names of parameters without a published one: they stay as they were drawn."""
 NAMES_SHOWN = 12
 
 # Ours -> theirs, for what the two directions own and we hold stacked; the second direction's names follow.
@@ -74,7 +75,7 @@ class ImageNetStart(NamedTuple):
 def load_vim_imagenet(path: str | Path, network: VisionMamba, *, sha256: str | None = None) -> ImageNetStart:
     """Fill `network` with a published ViM checkpoint of its width and depth, whatever its patch and grid.
 
-    Every published key is used or is in LEFT_OUT, and every parameter is filled or is in WITHOUT_SOURCE.
+    Every published key is used or is in LEFT_OUT, and every parameter is filled or named in WITHOUT_SOURCE.
 
     Args:
         path: a torch pickle as ViM's training writes it (weights under "model") or bare, or a file whose name
@@ -93,13 +94,15 @@ def load_vim_imagenet(path: str | Path, network: VisionMamba, *, sha256: str | N
     filled, kept = _fitted(published, network)
     parameters = dict(network.named_parameters())
     untouched = [name for name in parameters if name not in filled]
-    if unknown := [name for name in untouched if name not in WITHOUT_SOURCE]:
+    if unknown := [name for name in untouched if not name.startswith(WITHOUT_SOURCE)]:
         raise UserError(f"ImageNet weights have nothing for these parameters of the model: {_named(unknown)}")
     with torch.no_grad():
         for name, tensor in filled.items():
             parameters[name].copy_(tensor)
-    left_out = tuple(name for name in LEFT_OUT if name in published)
-    return ImageNetStart(left_out, tuple(untouched), kept)
+    left_out = [name for name in LEFT_OUT if name in published]
+    if network.class_token_E is None:
+        left_out.append("cls_token")
+    return ImageNetStart(tuple(left_out), tuple(untouched), kept)
 
 
 def _read(path: Path, sha256: str | None) -> dict[str, Tensor]:
@@ -136,7 +139,7 @@ def _check_size(published: Mapping[str, Tensor], network: VisionMamba, path: str
     depth = len({key.split(".")[1] for key in published if key.startswith("layers.") and key.count(".") > 1})
     norm = published.get("norm_f.weight")
     width = norm.shape[0] if norm is not None and norm.ndim == 1 else None
-    ours = len(network.class_token_E), len(network.blocks)
+    ours = len(network.norm.weight), len(network.blocks)
     if depth and width and (width, depth) != ours:
         raise UserError(
             f"{path} has {depth} layers of width {width}, the model {ours[1]} of width {ours[0]}: "
@@ -186,7 +189,7 @@ def _side(num_positions: int) -> int | None:
 
 def _expected_shapes(network: VisionMamba) -> dict[str, tuple[int | None, ...]]:
     """Published keys and their shapes; None stands for any size."""
-    width = len(network.class_token_E)
+    width = len(network.norm.weight)
     shapes: dict[str, tuple[int | None, ...]] = {
         "cls_token": (1, 1, width),
         "pos_embed": (1, None, width),
@@ -219,14 +222,15 @@ def _fitted(published: Mapping[str, Tensor], network: VisionMamba) -> tuple[dict
     time_TE, frequency_HE, kept = factorised(grid_THE)
     kernel = published["patch_embed.proj.weight"].sum(1)
     filled = {
-        "embedding.proj.weight": resized_kernel(kernel, embedding.patch_mels, embedding.patch_frames),
+        "embedding.proj.weight": resized_kernel(kernel, embedding.frequency.length, embedding.time.length),
         "embedding.proj.bias": published["patch_embed.proj.bias"],
         "embedding.time_TE": time_TE,
         "embedding.frequency_HE": frequency_HE,
-        "embedding.class_E": pos_embed_LE[middle],
-        "class_token_E": published["cls_token"][0, 0],
         "norm.weight": published["norm_f.weight"],
     }
+    if network.class_token_E is not None:
+        filled["embedding.class_E"] = pos_embed_LE[middle]
+        filled["class_token_E"] = published["cls_token"][0, 0]
     for index in range(len(network.blocks)):
         theirs, ours = f"layers.{index}", f"blocks.{index}"
         filled[f"{ours}.norm.weight"] = published[f"{theirs}.norm.weight"]

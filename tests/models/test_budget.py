@@ -17,6 +17,8 @@ from fakesound.models.build import build_detector
 from fakesound.models.config import (
     BudgetConfig,
     FCNResNetConfig,
+    Mamba2Config,
+    TransformerConfig,
     VisionMambaConfig,
     model_presets,
     parse_model_config,
@@ -134,6 +136,21 @@ def test_a_vims_operations_are_those_of_its_patches_mixers_and_heads():
     heads = 2 * 24 * (1 + CLIP_FRAMES // 20)
     mixers = 3 * mixer_flops(BidirectionalMixer(config), tokens + 1)
     assert count_flops(config, MELS) == patches + mixers + heads
+
+
+def test_a_transformers_operations_grow_with_the_square_of_its_tokens():
+    config = TransformerConfig(embed_dim=24, depth=3, num_heads=2, patch_mels=20, patch_frames=20)
+    patches, tokens = CLIP_FRAMES // 20 * 2, CLIP_FRAMES // 20 * 2 + 1
+    linear = 2 * patches * 400 * 24 + 2 * 24 * (1 + CLIP_FRAMES // 20)
+    layer = 2 * tokens * 24 * 24 * (4 + 8) + 4 * tokens**2 * 24  # projections and MLP; scores and mixing
+    assert count_flops(config, MELS) == linear + 3 * layer
+
+
+def test_the_convolution_of_mamba2_is_counted():
+    config = Mamba2Config(embed_dim=24, depth=1, num_heads=2, patch_mels=20, patch_frames=20)
+    tokens, channels = CLIP_FRAMES // 20 * 2 + 1, 2 * 24 + 2 * config.d_state
+    counts = [count_flops(config.model_copy(update={"d_conv": taps}), MELS) for taps in (4, 5)]
+    assert counts[1] - counts[0] == tokens * 2 * 2 * channels
 
 
 def test_counting_needs_no_scan_backend(monkeypatch):

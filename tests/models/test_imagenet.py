@@ -17,13 +17,12 @@ from fakesound.core.errors import IntegrityError, UserError
 from fakesound.models.config import VisionMambaConfig
 from fakesound.models.imagenet import (
     LEFT_OUT,
-    WITHOUT_SOURCE,
     factorised,
     load_vim_imagenet,
     resized_kernel,
     resized_positions,
 )
-from fakesound.models.patches import to_patches
+from fakesound.models.patches import PatchAxis, to_patches
 from fakesound.models.vim import VisionMamba
 
 WIDTH, DEPTH, INNER, STATES, RANK = 32, 3, 64, 16, 2
@@ -58,9 +57,9 @@ def test_every_parameter_comes_from_its_source(published, save):
     drawn = {name: value.clone() for name, value in model.named_parameters()}
     start = load_vim_imagenet(save(published), model)
     have = {name: value.detach() for name, value in model.named_parameters()}
-    checked = set(WITHOUT_SOURCE)
+    checked = {f"{head}_head.{part}" for head in ("clip", "frame") for part in ("weight", "bias")}
     assert start.left_out == LEFT_OUT and set(start.untouched) == checked
-    for name in WITHOUT_SOURCE:
+    for name in start.untouched:
         assert torch.equal(have[name], drawn[name])
 
     def same(name, want):
@@ -151,7 +150,7 @@ def test_a_spectrogram_is_answered_as_the_same_picture_in_grey(published, save):
     want_BEHT = functional.conv2d(
         grey_BCHW, published["patch_embed.proj.weight"], published["patch_embed.proj.bias"], stride=16
     )
-    have_BTHE = model.embedding.proj(to_patches(image_BFM, 16, 16))
+    have_BTHE = model.embedding.proj(to_patches(image_BFM, PatchAxis(16, 16), PatchAxis(16, 16)))
     torch.testing.assert_close(have_BTHE.permute(0, 3, 2, 1), want_BEHT, atol=1e-4, rtol=1e-4)
 
 
@@ -274,6 +273,19 @@ def test_a_parameter_without_a_source_is_named(published, save):
     model.register_parameter("scale", torch.nn.Parameter(torch.ones(1)))
     with pytest.raises(UserError, match="nothing for these parameters of the model: scale"):
         load_vim_imagenet(save(published), model)
+
+
+def test_what_the_options_add_stays_as_drawn_and_the_rest_is_filled(published, save):
+    options = {"clip_pooling": "attention", "sequence_head_depth": 2, "stride_frames": 5}
+    model = network(CONFIG.model_copy(update=options))
+    start = load_vim_imagenet(save(published), model)
+    assert start.left_out == (*LEFT_OUT, "cls_token")
+    assert {name.split(".")[0] for name in start.untouched} == {
+        *("clip_head", "frame_head", "pool", "sequence_head"),
+    }
+    assert torch.equal(model.blocks[2].layer.in_proj.weight, published["layers.2.mixer.in_proj.weight"])
+    grid = resized_positions(published["pos_embed"][0, [*range(98), *range(99, 197)]], 40, 2)
+    torch.testing.assert_close(model.embedding.time_TE.detach(), factorised(grid)[0])
 
 
 class Hostile:
