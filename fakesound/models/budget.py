@@ -67,7 +67,7 @@ def _nearest(config: Model, wanted: float, measure: Callable[[ModelConfig], floa
     sizes: dict[ModelConfig, float] = {}
     while high / low > 1 + 1e-4:
         middle = sqrt(low * high)
-        candidate = config.scaled(middle)
+        candidate = config.widened(middle)
         if candidate not in sizes:
             sizes[candidate] = measure(candidate)
         low, high = (middle, high) if sizes[candidate] < wanted else (low, middle)

@@ -99,10 +99,10 @@ class TokenNetworkConfig(Config):
 
     @property
     def width_step(self) -> int:
-        """What `scaled` makes the width a multiple of."""
+        """What `widened` makes the width a multiple of."""
         return 4
 
-    def scaled(self, factor: float) -> Self:
+    def widened(self, factor: float) -> Self:
         """This model with `factor` times the width, as near as its fields allow; nothing else changes."""
         step = self.width_step
         low, high = -(-EMBED_DIM_RANGE[0] // step), EMBED_DIM_RANGE[1] // step
@@ -191,7 +191,7 @@ class FCNResNetConfig(Config):
             raise ValueError("a time stride is 1 or 2")
         return self
 
-    def scaled(self, factor: float) -> Self:
+    def widened(self, factor: float) -> Self:
         """This model with `factor` times the width at every stage, as near as whole channels allow."""
         widths = tuple(max(1, round(width * factor)) for width in self.widths)
         return self.parse(self.model_dump() | {"widths": widths})

@@ -81,7 +81,7 @@ def measure(config: ModelConfig, num_mels: int) -> Cost:
 
 def _speed(config: ModelConfig, num_mels: int, device: str) -> Speed:
     # A miniature first: it loads or compiles the kernels, whose memory is not the model's.
-    miniature = build_detector(config.scaled(MINIATURE), num_mels).to(device)
+    miniature = build_detector(config.widened(MINIATURE), num_mels).to(device)
     _training_step(miniature, num_mels, device)()
     del miniature
     base_mib = resident_mib()

@@ -64,16 +64,16 @@ def test_every_kind_is_brought_within_a_tenth_of_a_budget_of_operations(kind):
 @every_kind
 def test_only_the_width_changes(kind):
     config = FIRST_OF_KIND[kind]
-    before, after = config.model_dump(), config.scaled(2).model_dump()
+    before, after = config.model_dump(), config.widened(2).model_dump()
     changed = {key for key in before if before[key] != after[key]}
-    assert len(changed) == 1 and changed <= {"embed_dim", "widths", "width"}
-    assert config.scaled(1) == config
+    assert len(changed) == 1 and changed <= {"embed_dim", "widths", "width_multiplier"}
+    assert config.widened(1) == config
 
 
 def test_the_factor_is_clamped_where_a_field_ends():
-    assert VisionMambaConfig(embed_dim=96).scaled(1e-3).embed_dim == 8
-    assert VisionMambaConfig(embed_dim=96).scaled(1e3).embed_dim == 4096
-    assert FCNResNetConfig(widths=(4, 8, 8, 8)).scaled(1e-3).widths == (1, 1, 1, 1)
+    assert VisionMambaConfig(embed_dim=96).widened(1e-3).embed_dim == 8
+    assert VisionMambaConfig(embed_dim=96).widened(1e3).embed_dim == 4096
+    assert FCNResNetConfig(widths=(4, 8, 8, 8)).widened(1e-3).widths == (1, 1, 1, 1)
 
 
 def test_an_impossible_budget_is_refused_with_the_nearest():
