@@ -12,7 +12,6 @@ K taps, S directions.
 
 from collections.abc import Callable
 from functools import partial
-from math import sqrt
 from typing import TypeVar, cast
 
 import torch
@@ -29,7 +28,6 @@ from fakesound.models.vim import BidirectionalMixer
 
 CLIP_FRAMES = 1000  # ten seconds
 TOLERANCE = 0.1
-FACTOR_RANGE = (1 / 64, 64.0)  # of the width
 GIGA = 1e9
 
 Model = TypeVar("Model", bound=ModelConfig)
@@ -62,15 +60,22 @@ def _parameters_of(config: ModelConfig, num_mels: int) -> int:
 
 
 def _nearest(config: Model, wanted: float, measure: Callable[[ModelConfig], float], unit: str) -> Model:
-    """Bisect the width's factor, geometrically: whatever is measured grows with it."""
-    low, high = FACTOR_RANGE
+    """Widths are tried from the given one on, each the one that the last suggests.
+
+    Sizes grow with the width, linearly at least and with its square at most. Steps for a square fall short of
+    the goal, so that nothing much larger than asked for is ever measured; full steps then settle the last
+    few channels.
+    """
     sizes: dict[ModelConfig, float] = {}
-    while high / low > 1 + 1e-4:
-        middle = sqrt(low * high)
-        candidate = config.widened(middle)
-        if candidate not in sizes:
-            sizes[candidate] = measure(candidate)
-        low, high = (middle, high) if sizes[candidate] < wanted else (low, middle)
+    factor, candidate = 1.0, config
+    for exponent in (0.5, 1.0):
+        while True:
+            if candidate not in sizes:
+                sizes[candidate] = measure(candidate)
+            factor *= (wanted / sizes[candidate]) ** exponent
+            candidate = config.widened(factor)
+            if candidate in sizes:
+                break
     nearest = min(sizes, key=lambda candidate: abs(sizes[candidate] - wanted))
     if abs(sizes[nearest] - wanted) > TOLERANCE * wanted:
         raise UserError(

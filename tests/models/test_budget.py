@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fakesound.core.errors import UserError
+from fakesound.models import budget
 from fakesound.models.budget import (
     CLIP_FRAMES,
     count_flops,
@@ -41,7 +42,7 @@ def test_parameters_are_counted_without_memory_for_them(kind):
 
 
 @every_kind
-@pytest.mark.parametrize("times", [0.5, 3])
+@pytest.mark.parametrize("times", [0.1, 0.5, 1, 3, 30])
 def test_every_kind_is_brought_within_a_tenth_of_a_budget_of_parameters(kind, times):
     config = FIRST_OF_KIND[kind]
     wanted = int(times * count_parameters(unallocated(config, MELS)))
@@ -74,6 +75,20 @@ def test_the_factor_is_clamped_where_a_field_ends():
     assert VisionMambaConfig(embed_dim=96).widened(1e-3).embed_dim == 8
     assert VisionMambaConfig(embed_dim=96).widened(1e3).embed_dim == 4096
     assert FCNResNetConfig(widths=(4, 8, 8, 8)).widened(1e-3).widths == (1, 1, 1, 1)
+
+
+def test_nothing_much_larger_than_asked_for_is_measured(monkeypatch):
+    measured = []
+
+    def record(config, num_mels):
+        measured.append(count_flops(config, num_mels))
+        return measured[-1]
+
+    wanted = 0.4 * count_flops(FIRST_OF_KIND["vim"], MELS)
+    monkeypatch.setattr(budget, "count_flops", record)
+    match_budget(VisionMambaConfig(embed_dim=24), num_mels=MELS, gflops=wanted / 1e9)
+    assert max(measured) < 1.2 * wanted
+    assert len(measured) < 10
 
 
 def test_an_impossible_budget_is_refused_with_the_nearest():
