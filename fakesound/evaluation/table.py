@@ -17,6 +17,8 @@ MODEL_NAMES = {
     "transformer": "Transformer",
     "mamba2": "Mamba-2",
     "fcn_resnet": "FCN-ResNet",
+    "deeplab_mobilenet": "DeepLabV3",
+    "lcnn": "LCNN",
 }
 _WIDTH = 12
 _NAME_WIDTH = 10

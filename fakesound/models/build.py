@@ -3,7 +3,9 @@
 from torch import nn
 
 from fakesound.models.config import (
+    DeepLabMobileNetConfig,
     FCNResNetConfig,
+    LCNNConfig,
     Mamba2Config,
     ModelConfig,
     TransformerConfig,
@@ -36,3 +38,11 @@ def _build_network(config: ModelConfig, num_mels: int) -> nn.Module:
             from fakesound.models.fcn_resnet import FCNResNet
 
             return FCNResNet(config)
+        case DeepLabMobileNetConfig():
+            from fakesound.models.deeplab_mobilenet import DeepLabMobileNet
+
+            return DeepLabMobileNet(config)
+        case LCNNConfig():
+            from fakesound.models.lcnn import LCNN
+
+            return LCNN(config)

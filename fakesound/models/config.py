@@ -31,9 +31,35 @@ MAMBA2_SIZES: dict[str, dict[str, int]] = {
 """ViM's widths and depths; heads of 64 channels, as Mamba-2 has them (of 32 in micro)."""
 
 EMBED_DIM_RANGE = (8, 4096)
+WIDTH_MULTIPLIER_RANGE = (0.05, 16.0)
+
+FCN_RESNET_SIZES: dict[str, dict[str, Any]] = {
+    "micro": {"block": "basic", "widths": (16, 32, 64, 128), "depths": (1, 2, 2, 1)},
+    "18": {"block": "basic", "widths": (64, 128, 256, 512), "depths": (2, 2, 2, 2)},
+    "50": {"block": "bottleneck", "widths": (64, 128, 256, 512), "depths": (3, 4, 6, 3)},
+}
+"""Blocks, widths and depths by name; 18 and 50 are ResNet's (arXiv 1512.03385), micro trains on a CPU."""
 
 
-class TokenNetworkConfig(Config):
+class SizedConfig(Config):
+    """A model that comes in sizes with names: those of `SIZES`."""
+
+    SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def of_size(cls, size: str, **values: Any) -> Self:
+        """The preset `size` (a key of `SIZES`) with `values` on top.
+
+        Raises:
+            UserError: unknown size, unknown key or a value out of range.
+        """
+        if size not in cls.SIZES:
+            kind = cls.model_fields["kind"].default
+            raise UserError(f"no size {size!r} of {kind}; known: {', '.join(cls.SIZES)}")
+        return cls.parse({**cls.SIZES[size], **values})
+
+
+class TokenNetworkConfig(SizedConfig):
     """What every model over patches of the mel image has.
 
     `embed_dim` is the width, by which a model is made as large as another one.
@@ -51,8 +77,6 @@ class TokenNetworkConfig(Config):
     `drop_path` is the stochastic depth of the last layer (rising linearly from zero at the first), `dropout`
     acts on what the two heads read.
     """
-
-    SIZES: ClassVar[Mapping[str, Mapping[str, int]]] = {}
 
     embed_dim: int = Field(default=96, ge=EMBED_DIM_RANGE[0], le=EMBED_DIM_RANGE[1])
     depth: int = Field(default=6, ge=1, le=96)
@@ -84,18 +108,6 @@ class TokenNetworkConfig(Config):
         if self.sequence_head_residual and not self.sequence_head_depth:
             raise ValueError("sequence_head_residual needs a sequence head: set sequence_head_depth")
         return self
-
-    @classmethod
-    def of_size(cls, size: str, **values: Any) -> Self:
-        """The preset `size` (a key of `SIZES`) with `values` on top.
-
-        Raises:
-            UserError: unknown size, unknown key or a value out of range.
-        """
-        if size not in cls.SIZES:
-            kind = cls.model_fields["kind"].default
-            raise UserError(f"no size {size!r} of {kind}; known: {', '.join(cls.SIZES)}")
-        return cls.parse({**cls.SIZES[size], **values})
 
     @property
     def width_step(self) -> int:
@@ -166,18 +178,42 @@ class Mamba2Config(MultiHeadConfig):
     d_conv: int = Field(default=4, ge=1, le=8)
 
 
-class FCNResNetConfig(Config):
-    """A residual network, fully convolutional over time.
+class ConvNetworkConfig(Config):
+    """What every convolutional model has.
 
-    Stage i has `depths[i]` basic blocks of `widths[i]` channels; its first block divides the mel axis by two
-    and the time axis by `time_strides[i]`. The stem divides both by two.
+    `width_multiplier` scales the channels of every layer, and is the one number to turn for a smaller or
+    larger model: weights grow with about its square. `dropout` acts on what the two heads read.
     """
 
+    width_multiplier: float = Field(default=1.0, ge=WIDTH_MULTIPLIER_RANGE[0], le=WIDTH_MULTIPLIER_RANGE[1])
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    def scaled(self, num_channels: int) -> int:
+        """The channels of a layer that has `num_channels` at a multiplier of one; at least one."""
+        return max(1, round(num_channels * self.width_multiplier))
+
+    def widened(self, factor: float) -> Self:
+        """This model with `factor` times the width, to three decimals of its multiplier."""
+        low, high = WIDTH_MULTIPLIER_RANGE
+        multiplier = min(max(round(factor * self.width_multiplier, 3), low), high)
+        return self.parse(self.model_dump() | {"width_multiplier": multiplier})
+
+
+class FCNResNetConfig(ConvNetworkConfig, SizedConfig):
+    """A residual network, fully convolutional over time.
+
+    Stage i has `depths[i]` blocks of `widths[i]` channels (bottleneck blocks give out four times as many);
+    its first block divides the mel axis by two and the time axis by `time_strides[i]`. The stem divides both
+    by two.
+    """
+
+    SIZES = FCN_RESNET_SIZES
+
     kind: Literal["fcn_resnet"] = "fcn_resnet"
+    block: Literal["basic", "bottleneck"] = "basic"
     widths: tuple[int, ...] = (16, 32, 64, 128)
     depths: tuple[int, ...] = (1, 2, 2, 1)
     time_strides: tuple[int, ...] = (1, 2, 2, 1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -191,14 +227,35 @@ class FCNResNetConfig(Config):
             raise ValueError("a time stride is 1 or 2")
         return self
 
-    def widened(self, factor: float) -> Self:
-        """This model with `factor` times the width at every stage, as near as whole channels allow."""
-        widths = tuple(max(1, round(width * factor)) for width in self.widths)
-        return self.parse(self.model_dump() | {"widths": widths})
+
+class DeepLabMobileNetConfig(ConvNetworkConfig):
+    """DeepLabV3 on a dilated MobileNetV3-Large.
+
+    `aspp_dropout` acts on what the atrous spatial pyramid gives out.
+    """
+
+    kind: Literal["deeplab_mobilenet"] = "deeplab_mobilenet"
+    aspp_dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+class LCNNConfig(ConvNetworkConfig):
+    """A light CNN with max-feature-map activations.
+
+    Each of its four poolings divides the mel axis by two and the time axis by its own of `time_strides`.
+    """
+
+    kind: Literal["lcnn"] = "lcnn"
+    time_strides: tuple[Literal[1, 2], Literal[1, 2], Literal[1, 2], Literal[1, 2]] = (2, 2, 1, 1)
 
 
 ModelConfig = Annotated[
-    VisionMambaConfig | TransformerConfig | Mamba2Config | FCNResNetConfig, Field(discriminator="kind")
+    VisionMambaConfig
+    | TransformerConfig
+    | Mamba2Config
+    | FCNResNetConfig
+    | DeepLabMobileNetConfig
+    | LCNNConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -219,7 +276,7 @@ def model_presets() -> dict[str, ModelConfig]:
     presets: dict[str, ModelConfig] = {}
     for config_class in get_args(get_args(ModelConfig)[0]):
         kind = config_class.model_fields["kind"].default
-        sizes = config_class.SIZES if issubclass(config_class, TokenNetworkConfig) else {}
+        sizes = config_class.SIZES if issubclass(config_class, SizedConfig) else {}
         named = {f"{kind} {size}": values for size, values in sizes.items()} or {kind: {}}
         presets |= {name: parse_model_config({"kind": kind, **values}) for name, values in named.items()}
     return presets

@@ -67,14 +67,15 @@ def test_only_the_width_changes(kind):
     config = FIRST_OF_KIND[kind]
     before, after = config.model_dump(), config.widened(2).model_dump()
     changed = {key for key in before if before[key] != after[key]}
-    assert len(changed) == 1 and changed <= {"embed_dim", "widths", "width_multiplier"}
+    assert len(changed) == 1 and changed <= {"embed_dim", "width_multiplier"}
     assert config.widened(1) == config
 
 
 def test_the_factor_is_clamped_where_a_field_ends():
     assert VisionMambaConfig(embed_dim=96).widened(1e-3).embed_dim == 8
     assert VisionMambaConfig(embed_dim=96).widened(1e3).embed_dim == 4096
-    assert FCNResNetConfig(widths=(4, 8, 8, 8)).widened(1e-3).widths == (1, 1, 1, 1)
+    assert FCNResNetConfig().widened(1e-3).width_multiplier == 0.05
+    assert FCNResNetConfig().widened(1e3).width_multiplier == 16
 
 
 def test_nothing_much_larger_than_asked_for_is_measured(monkeypatch):

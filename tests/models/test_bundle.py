@@ -8,10 +8,17 @@ import torch
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.models.build import build_detector
 from fakesound.models.bundle import load_bundle, save_bundle
-from fakesound.models.config import FCNResNetConfig, VisionMambaConfig
+from fakesound.models.config import (
+    DeepLabMobileNetConfig,
+    FCNResNetConfig,
+    LCNNConfig,
+    VisionMambaConfig,
+)
 
 VIM = VisionMambaConfig(embed_dim=8, depth=1, patch_mels=4, patch_frames=4)
 FCN = FCNResNetConfig(widths=(4,), depths=(1,), time_strides=(1,))
+DEEPLAB = DeepLabMobileNetConfig(width_multiplier=0.05)
+LCNN = LCNNConfig(width_multiplier=0.1)
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def write(folder, config):
     return folder
 
 
-@pytest.mark.parametrize("config", [VIM, FCN], ids=["vim", "fcn_resnet"])
+@pytest.mark.parametrize("config", [VIM, FCN, DEEPLAB, LCNN], ids=lambda config: config.kind)
 def test_round_trip(tmp_path, config):
     bundle = load_bundle(write(tmp_path, config))
     torch.manual_seed(0)

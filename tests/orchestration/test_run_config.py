@@ -25,6 +25,13 @@ def test_one_line_puts_a_rival_over_the_same_patches_in_the_detectors_place(pres
     assert (rival.patch_mels, rival.patch_frames) == (ours.patch_mels, ours.patch_frames)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("kind", ["deeplab_mobilenet", "lcnn"])
+def test_one_line_puts_a_convolutional_rival_in_either_place(preset, kind):
+    assert RunConfig.load(preset, [f"baseline.kind={kind}"]).baseline.kind == kind
+    assert RunConfig.load(preset, [f"detector={{kind: {kind}}}"]).detector.kind == kind
+
+
 def test_json_is_canonical_and_comes_back_as_the_same_config():
     config = RunConfig.load("builtin", ["training.epochs=3"])
     text = config.to_json()
