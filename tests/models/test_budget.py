@@ -177,7 +177,10 @@ def test_counting_needs_no_scan_backend(monkeypatch):
 
 
 def test_every_kind_has_a_preset_and_vim_its_sizes():
-    assert {"vim micro", "vim tiny", "vim small", "vim base", "fcn_resnet"} <= set(PRESETS)
+    wanted = {f"vim {size}" for size in ("micro", "tiny", "small", "base")}
+    wanted |= {f"fcn_resnet {size}" for size in ("micro", "18", "50")} | {"deeplab_mobilenet", "lcnn"}
+    wanted |= {f"{kind} {size}" for kind in ("transformer", "mamba2") for size in ("micro", "tiny", "small")}
+    assert wanted == set(PRESETS)
     millions = {name: count_parameters(unallocated(config, 128)) / 1e6 for name, config in PRESETS.items()}
     assert 25 < millions["vim small"] < 27  # Vim-S: 26 M
     assert 95 < millions["vim base"] < 100  # Vim-B: 98 M
