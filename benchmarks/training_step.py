@@ -3,9 +3,9 @@
     python benchmarks/training_step.py --json step.json [--batch 1] [--tokens 800] [--repeats 3]
 
 One step is forward, the gradients of both losses and AdamW, on clips of ten seconds. `selective_scan_ref` is
-the same model on mamba-ssm's reference scan (see scan.py) and torch's own depthwise conv1d, which is what ViM's
-code falls back to without CUDA. Implementations take turns after a warm-up; each is first checked to give the
-reference's logits.
+the same model on mamba-ssm's reference scan (see scan.py) and torch's own depthwise conv1d, which is what
+ViM's code falls back to without CUDA. Implementations take turns after a warm-up; each is first checked to
+give the reference's logits.
 """
 
 import argparse

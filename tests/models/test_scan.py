@@ -102,10 +102,34 @@ def test_outputs_and_all_gradients_are_those_of_float64(backend, sizes, largest_
     assert_close_to_float64(tensors, mask, backend)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("backend", ["portable", "numba"])
-def test_long_sequences_keep_their_precision(backend):
-    tensors = draw_inputs(B=1, L=600, D=65, N=16, largest_step=10)
-    assert_close_to_float64(tensors, torch.arange(600)[None] < 570, backend)
+def test_long_sequences_keep_their_precision(backend, masked):
+    tensors = draw_inputs(B=1, L=4096, D=5, N=16, largest_step=10)
+    assert_close_to_float64(tensors, torch.arange(4096)[None] < (3900 if masked else 4096), backend)
+
+
+@pytest.mark.parametrize("backend", ["portable", "numba"])
+def test_states_up_to_64_and_channels_beyond_a_block(backend):
+    tensors = draw_inputs(B=2, L=37, D=130, N=64, largest_step=10)
+    assert_close_to_float64(tensors, torch.arange(37) < torch.tensor([[37], [20]]), backend)
+
+
+def test_compiled_operators_keep_torchs_rules():
+    """Their shapes without data, their gradients, and no output that is an input."""
+    inputs = [tensor.float().requires_grad_() for tensor in draw_inputs(B=2, L=9, D=5, N=3)]
+    mask = torch.arange(9) < torch.tensor([[9], [4]])
+    scan_cpu = torch.ops.fakesound.selective_scan_cpu
+    torch.library.opcheck(scan_cpu, (*inputs, mask, True))
+    torch.library.opcheck(scan_cpu, (*(tensor.detach() for tensor in inputs), mask, False))
+    conv = [torch.randn(*shape, requires_grad=True) for shape in ((2, 9, 5), (2, 5, 4), (2, 5))]
+    torch.library.opcheck(torch.ops.fakesound.causal_conv_silu_cpu, conv)
+
+
+def test_without_gradients_no_states_are_kept():
+    inputs = [tensor.float() for tensor in draw_inputs(B=1, L=9, D=5, N=3)]
+    _, starts = torch.ops.fakesound.selective_scan_cpu(*inputs, torch.ones(1, 9, dtype=torch.bool), False)
+    assert starts.numel() == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS_HERE)

@@ -1,7 +1,8 @@
-"""ViM's block: against two explicit passes, and as it is initialised."""
+"""ViM's block: against two explicit passes, as it is initialised, and as torch's compilers see it."""
 
 import torch
 
+from fakesound.models.build import build_detector
 from fakesound.models.config import VisionMambaConfig
 from fakesound.models.scan import ScanInputs, causal_conv_silu, selective_scan
 from fakesound.models.vim import BidirectionalMixer
@@ -38,3 +39,40 @@ def test_initial_values_are_those_of_mamba():
     assert steps.max() < 0.101
     bound = 128**-0.5 / 16**0.5
     assert 0.9 * bound < mixer.out_proj.weight.abs().max() <= bound
+
+
+def small_detector_and_batch():
+    torch.manual_seed(0)
+    config = VisionMambaConfig(embed_dim=16, depth=2, d_state=4, dropout=0.0, drop_path=0.0)
+    mask = torch.arange(40) < torch.tensor([[40], [25]])
+    return build_detector(config, 20), torch.randn(2, 40, 20), mask
+
+
+def gradients(detector, outputs):
+    loss = outputs.clip_logits_B.sum() + outputs.frame_logits_BF.square().sum()
+    return torch.autograd.grad(loss, list(detector.parameters()), allow_unused=True)
+
+
+def test_torch_compile_sees_one_graph_forwards_and_backwards():
+    detector, features, mask = small_detector_and_batch()
+    compiled = torch.compile(detector, backend="aot_eager", fullgraph=True)
+    want, have = detector(features, mask), compiled(features, mask)
+    torch.testing.assert_close(have.frame_logits_BF, want.frame_logits_BF)
+    for one, other in zip(gradients(detector, want), gradients(detector, have), strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+
+
+def test_torch_export_takes_the_whole_detector():
+    detector, features, mask = small_detector_and_batch()
+    exported = torch.export.export(detector.eval(), (features, mask)).module()
+    torch.testing.assert_close(exported(features, mask)[1], detector(features, mask).frame_logits_BF)
+
+
+def test_autocast_leaves_the_scan_in_single_precision():
+    detector, features, mask = small_detector_and_batch()
+    want = detector(features, mask).frame_logits_BF
+    with torch.autocast("cpu", torch.bfloat16):
+        have = detector(features, mask)
+    assert have.frame_logits_BF.dtype == torch.float32
+    torch.testing.assert_close(have.frame_logits_BF, want, atol=0.02, rtol=0.1)
+    assert all(torch.isfinite(grad).all() for grad in gradients(detector, have) if grad is not None)

@@ -118,7 +118,7 @@ _scan.register_autograd(_retrace_scan, setup_context=_save_scan)
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     u = _conv_fake(x, weight, bias)
     arrays = [_array(tensor) for tensor in (u, x, weight.transpose(1, 2), bias)]
-    _run(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2]), *arrays)
+    _run(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2], cpu_kernels.CONV_LANES), *arrays)
     return u
 
 
@@ -134,7 +134,7 @@ def _conv_backward(grad_u: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> t
     grad_x = torch.zeros(x.shape)
     by_clip = [torch.zeros(len(x), *tensor.shape) for tensor in (weight_SKD, bias)]
     arrays = [_array(tensor) for tensor in (grad_x, *by_clip, grad_u, x, weight_SKD, bias)]
-    _run(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2]), *arrays)
+    _run(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2], cpu_kernels.CONV_LANES), *arrays)
     grad_weight_SKD, grad_bias = (tensor.sum(0) for tensor in by_clip)
     return grad_x, grad_weight_SKD.transpose(1, 2).contiguous(), grad_bias
 
@@ -159,8 +159,8 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
 
 
-def _blocks(num_channels: int) -> int:
-    return -(-num_channels // cpu_kernels.LANES)
+def _blocks(num_channels: int, lanes: int = cpu_kernels.LANES) -> int:
+    return -(-num_channels // lanes)
 
 
 def _run(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:

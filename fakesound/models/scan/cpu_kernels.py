@@ -23,6 +23,7 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 LANES = 96  # divides the inner width of every size of ViM; with fewer, loops are too short to vectorise well
+CONV_LANES = 192  # of a block of the convolution, which keeps less for each channel
 CHUNK = 16  # states of a chunk, and its decays, fill a fifth of a usual second-level cache
 
 _OPTIONS: dict[str, Any] = {
@@ -309,8 +310,8 @@ def _retrace_block(
     step, entering = np.zeros((CHUNK, LANES), _F), np.zeros((CHUNK, LANES), _F)
     carried = np.zeros((3, num_states, LANES), _F)
     rate, sum_A, grad_h = carried[0], carried[1], carried[2]
-    rows = np.zeros((4, LANES), _F)
-    grad_out, via_A, via_B, out = rows[0], rows[1], rows[2], rows[3]
+    rows = np.zeros((5, LANES), _F)
+    grad_out, via_A, via_B, out, open_ = rows[0], rows[1], rows[2], rows[3], rows[4]
     _load_rates(rate, A, d0, end - d0)
     skip_row, bias_row = D[d0:end], bias[d0:end]
     to_D_row, to_bias_row = grad_D[d0:end], grad_bias[d0:end]
@@ -337,15 +338,15 @@ def _retrace_block(
                 continue
             grad_row, z_row = grad_gated[t, d0:end], z[t, d0:end]
             for c in range(z_row.shape[0]):
-                grad_out[c] = grad_row[c] * z_row[c] * _sigmoid(z_row[c]) * share
+                open_[c] = _sigmoid(z_row[c])
+                grad_out[c] = grad_row[c] * z_row[c] * open_[c] * share
             _retrace_token(
                 grad_h, sum_A, grad_B[t], grad_C[t], via_B, via_A, out, h[k + 1], decay[k], h[k], step[k],
                 entering[k], grad_out, rate, B[t], C[t],
             )  # fmt: skip
             u_row, delta_row, step_row = u[t, d0:end], delta[t, d0:end], step[k]
             for c in range(z_row.shape[0]):
-                open_ = _sigmoid(z_row[c])
-                slope = open_ * (_F(1) + z_row[c] * (_F(1) - open_))
+                slope = open_[c] * (_F(1) + z_row[c] * (_F(1) - open_[c]))
                 out[c] = (out[c] + skip_row[c] * u_row[c]) * share * grad_row[c] * slope
             if is_first:
                 to_z_row[:] = out[: end - d0]
@@ -431,11 +432,11 @@ def _convolve_token(
 def conv_forward(u: Array, x: Array, weight: Array, bias: Array, first: int, stride: int) -> None:
     """Write u = silu(convolution of x), (S, B, L, D); weight is (S, K, D). A task: a clip, a block."""
     num_directions, num_clips, num_tokens, num_channels = u.shape
-    blocks = (num_channels + LANES - 1) // LANES
-    summed = np.empty(LANES, _F)
+    blocks = (num_channels + CONV_LANES - 1) // CONV_LANES
+    summed = np.empty(CONV_LANES, _F)
     for task in range(first, num_clips * blocks, stride):
-        b, d0 = task // blocks, task % blocks * LANES
-        end = min(d0 + LANES, num_channels)
+        b, d0 = task // blocks, task % blocks * CONV_LANES
+        end = min(d0 + CONV_LANES, num_channels)
         for s in range(num_directions):
             for t in range(num_tokens):
                 _convolve_token(summed, x[b], weight[s], bias[s], s == 1, t, d0, end)
@@ -462,12 +463,12 @@ def conv_backward(
     """
     num_directions, num_clips, num_tokens, num_channels = grad_u.shape
     num_taps = weight.shape[1]
-    blocks = (num_channels + LANES - 1) // LANES
-    rows = np.zeros((2, LANES), _F)
+    blocks = (num_channels + CONV_LANES - 1) // CONV_LANES
+    rows = np.zeros((2, CONV_LANES), _F)
     summed, grad = rows[0], rows[1]
     for task in range(first, num_clips * blocks, stride):
-        b, d0 = task // blocks, task % blocks * LANES
-        end = min(d0 + LANES, num_channels)
+        b, d0 = task // blocks, task % blocks * CONV_LANES
+        end = min(d0 + CONV_LANES, num_channels)
         for s in range(num_directions):
             to_bias = grad_bias[b, s, d0:end]
             for t in range(num_tokens):
