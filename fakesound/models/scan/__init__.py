@@ -84,12 +84,19 @@ def _choose(device_type: str, forced: str | None) -> BackendChoice:
         if problem := obstacle(device_type):
             raise UserError(f"scan backend {forced!r} cannot run on {device_type} here: {problem}")
         return BackendChoice(forced, f"asked for by name or {BACKEND_VARIABLE}", "")
-    fastest = {"cpu": "numba", "cuda": "cuda"}.get(device_type)
-    if fastest is None:
+    candidates = _CANDIDATES.get(device_type)
+    if candidates is None:
         return BackendChoice("portable", f"the only one for {device_type}", "")
-    if problem := _OBSTACLES[fastest](device_type):
-        return BackendChoice("portable", f"{fastest} cannot be used: {problem}", _HINTS[fastest])
-    return BackendChoice(fastest, f"the fastest on {device_type}", "")
+    problems = []
+    for candidate in candidates:
+        problem = _OBSTACLES[candidate](device_type)
+        hint = _HINTS[candidates[0]] if problems else ""
+        if problem is None and problems:
+            return BackendChoice(candidate, "; ".join(problems), hint)
+        if problem is None:
+            return BackendChoice(candidate, f"the fastest on {device_type}", "")
+        problems.append(f"{candidate} cannot be used: {problem}")
+    return BackendChoice("portable", "; ".join(problems), _HINTS[candidates[0]])
 
 
 def _cuda_obstacle(device_type: str) -> str | None:
