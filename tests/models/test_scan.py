@@ -1,5 +1,6 @@
 """The scans: the reference against its formula in plain loops, every backend against the reference."""
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -9,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesound.core.errors import UserError
-from fakesound.models.scan import ScanInputs, _choose, causal_conv_silu, choose_backend, selective_scan
+from fakesound.models import scan as scan_package
+from fakesound.models.scan import (
+    _OBSTACLES,
+    ScanInputs,
+    _choose,
+    causal_conv_silu,
+    choose_backend,
+    selective_scan,
+)
 
 BACKENDS_HERE = ("reference", "portable", "numba")
 NAMES = (*ScanInputs._fields, "z_BLD")
@@ -230,7 +239,7 @@ def test_choice_of_backend_can_be_forced(monkeypatch):
     monkeypatch.setenv("FAKESOUND_SCAN_BACKEND", "portable")
     assert choose_backend(torch.device("cpu")).name == "portable"
     monkeypatch.setenv("FAKESOUND_SCAN_BACKEND", "abacus")
-    with pytest.raises(UserError, match="known: reference, portable, numba, cuda"):
+    with pytest.raises(UserError, match="known: reference, portable, numba, cuda, triton"):
         choose_backend("cpu")
 
 
@@ -244,6 +253,57 @@ def test_cuda_backend_is_refused_without_cuda():
     assert "no CUDA device" in choice.reason
     assert "mamba-ssm" in choice.faster_hint
     assert "mamba_ssm" not in sys.modules
+
+
+@pytest.fixture
+def imaginary_gpu(monkeypatch):
+    monkeypatch.delenv("FAKESOUND_SCAN_BACKEND", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(scan_package.Path, "exists", lambda path: True)  # Python.h
+    monkeypatch.setitem(_OBSTACLES, "cuda", lambda _: "mamba-ssm does not import")
+    _choose.cache_clear()
+    yield monkeypatch
+    _choose.cache_clear()  # what was chosen for the imaginary GPU must not outlive it
+
+
+def test_triton_runs_on_a_gpu_that_has_no_mamba_ssm(imaginary_gpu):
+    choice = choose_backend("cuda")
+    assert choice.name == "triton"
+    assert "mamba-ssm does not import" in choice.reason
+    assert "mamba-ssm" in choice.faster_hint
+    imaginary_gpu.setitem(_OBSTACLES, "cuda", lambda _: None)
+    _choose.cache_clear()
+    assert choose_backend("cuda") == ("cuda", "the fastest on cuda", "")
+
+
+@pytest.mark.parametrize("missing", ["triton", "a C compiler", "Python.h"])
+def test_without_what_triton_needs_a_gpu_gets_the_portable_scan(imaginary_gpu, missing):
+    if missing == "triton":
+        imaginary_gpu.setattr(importlib.util, "find_spec", lambda name: None)
+    elif missing == "a C compiler":
+        imaginary_gpu.delenv("CC")
+        imaginary_gpu.setenv("PATH", "")
+    else:
+        imaginary_gpu.setattr(scan_package.Path, "exists", lambda path: False)
+    choice = choose_backend("cuda")
+    assert choice.name == "portable"
+    assert "mamba-ssm does not import; triton cannot be used:" in choice.reason
+    assert missing.removeprefix("a ") in choice.reason
+    with pytest.raises(UserError, match="scan backend 'triton' cannot run on cuda here"):
+        choose_backend("cuda", "triton")
+
+
+def test_triton_on_a_cpu_needs_the_interpreter(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    _choose.cache_clear()
+    with pytest.raises(UserError, match="'triton' cannot run on cpu here: it needs a CUDA device"):
+        choose_backend("cpu", "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert choose_backend("cpu", "triton").name == "triton"
+    assert choose_backend("cpu").name == "numba"
+    _choose.cache_clear()
 
 
 def test_kernels_compile_where_no_cache_folder_can_be_written(monkeypatch):

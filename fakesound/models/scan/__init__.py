@@ -8,8 +8,11 @@ Shapes: S directions, B batch, L tokens, D inner channels, N state, K taps.
 
 import importlib.util
 import os
+import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -84,19 +87,20 @@ def _choose(device_type: str, forced: str | None) -> BackendChoice:
         if problem := obstacle(device_type):
             raise UserError(f"scan backend {forced!r} cannot run on {device_type} here: {problem}")
         return BackendChoice(forced, f"asked for by name or {BACKEND_VARIABLE}", "")
-    candidates = _CANDIDATES.get(device_type)
+    candidates = _FASTEST_FIRST.get(device_type)
     if candidates is None:
         return BackendChoice("portable", f"the only one for {device_type}", "")
-    problems = []
-    for candidate in candidates:
-        problem = _OBSTACLES[candidate](device_type)
-        hint = _HINTS[candidates[0]] if problems else ""
-        if problem is None and problems:
-            return BackendChoice(candidate, "; ".join(problems), hint)
+    problems: list[str] = []
+    for name in candidates:
+        problem = _OBSTACLES[name](device_type)
         if problem is None:
-            return BackendChoice(candidate, f"the fastest on {device_type}", "")
-        problems.append(f"{candidate} cannot be used: {problem}")
-    return BackendChoice("portable", "; ".join(problems), _HINTS[candidates[0]])
+            break
+        problems.append(f"{name} cannot be used: {problem}")
+    else:
+        name = "portable"
+    if not problems:
+        return BackendChoice(name, f"the fastest on {device_type}", "")
+    return BackendChoice(name, "; ".join(problems), _HINTS[candidates[0]])
 
 
 def _cuda_obstacle(device_type: str) -> str | None:
@@ -113,12 +117,36 @@ def _numba_obstacle(device_type: str) -> str | None:
     return None if importlib.util.find_spec("numba") else "numba is not installed"
 
 
+def _triton_obstacle(device_type: str) -> str | None:
+    if not importlib.util.find_spec("triton"):
+        return "triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    if device_type != "cuda":
+        return (
+            "it needs a CUDA device (TRITON_INTERPRET=1 in the environment runs it on the CPU, very slowly)"
+        )
+    return _compiler_obstacle() if torch.cuda.is_available() else "no CUDA device"
+
+
+def _compiler_obstacle() -> str | None:
+    """Triton brings its own compiler of kernels, but compiles what launches them with the machine's."""
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "triton finds no C compiler for its launcher (install gcc, or set CC)"
+    if not Path(sysconfig.get_path("include", "posix_prefix"), "Python.h").exists():
+        return "triton finds no Python.h for its launcher (install python3-dev)"
+    return None
+
+
 _OBSTACLES: dict[str, Callable[[str], str | None]] = {
     "reference": lambda _: None,
     "portable": lambda _: None,
     "numba": _numba_obstacle,
     "cuda": _cuda_obstacle,
+    "triton": _triton_obstacle,
 }
+
+_FASTEST_FIRST = {"cpu": ("numba",), "cuda": ("cuda", "triton")}
 
 _HINTS = {
     "numba": "pip install numba",
@@ -128,7 +156,20 @@ _HINTS = {
 
 @torch.compiler.assume_constant_result  # torch.compile need not, and cannot, trace the choice itself
 def _chosen_name(device_type: str, asked_for: str | None) -> str:
-    return choose_backend(device_type, asked_for).name
+    name = choose_backend(device_type, asked_for).name
+    if device_type == "cuda":
+        _check_once(name)
+    return name
+
+
+@lru_cache
+def _check_once(name: str) -> None:
+    """Before any work on a GPU, kernels are tried against the reference; UserError if they are wrong."""
+    from fakesound.models.scan import cuda, first_use, reference, triton
+
+    kernels = {"cuda": cuda, "triton": triton}.get(name)
+    if kernels is not None:
+        first_use.check_backend(name, kernels, reference, "cuda")
 
 
 def _backend(device_type: str, asked_for: str | None) -> ModuleType:
@@ -140,6 +181,8 @@ def _backend(device_type: str, asked_for: str | None) -> ModuleType:
             from fakesound.models.scan import portable as module
         case "numba":
             from fakesound.models.scan import cpu as module
+        case "triton":
+            from fakesound.models.scan import triton as module
         case _:
             from fakesound.models.scan import cuda as module
     return module

@@ -2,10 +2,10 @@
 
 Tokens are cut into short chunks: one launch computes what each chunk would do to the state it finds, a light
 one carries states from chunk to chunk, and a third computes every chunk's outputs from the state it starts
-from, for both directions at once. So all but the light one run over clips, chunks and blocks of channels in
-parallel, where a loop over all tokens would leave most of a GPU idle at the batch sizes of training; a program
-is one warp that holds its chunk in registers, a channel or two a lane. The backward pass goes the same way
-against the direction of travel. No figure stands here: nobody has timed it on a GPU.
+from, each for both directions. All but the light one thus run over clips, chunks and blocks of channels in
+parallel, where a loop over all tokens would leave most of a GPU idle at the batch sizes of training; a
+program is one warp that holds its chunk in registers, a channel or two a lane. The backward pass goes the
+same way against the direction of travel. No figure stands here: nobody has timed it on a GPU.
 
 Between the passes live the inputs and the states at the starts of chunks, in single precision. Nothing is
 summed by atomics, so results repeat bit for bit. To torch.compile and torch.export both operations are opaque
@@ -24,12 +24,12 @@ from torch.nn import functional
 from fakesound.models.scan import triton_kernels as kernels
 from fakesound.models.scan.types import ScanInputs
 
-# As large as ptxas takes them without spilling registers: a test watches over it. BACKWARD_BLOCK also sets the
-# number of partial sums of the gradients of B and C.
+# As large as ptxas takes them without spilling registers: a test watches over it. There are as many partial
+# sums of the gradients of B and C as blocks of BACKWARD_BLOCK channels.
 CHUNK_TOKENS = 8
 FORWARD_BLOCK, BACKWARD_BLOCK = 64, 32
 CARRY_BLOCK = 128
-CONV_ROWS, CONV_BLOCK, CONV_WARPS = 16, 64, 4
+CONV_ROWS, CONV_BLOCK = 8, 128
 READ_AS_THEY_COME = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -54,10 +54,10 @@ def _num_chunks(num_tokens: Any) -> Any:
     return -(-num_tokens // CHUNK_TOKENS)
 
 
-def _launch(kernel: Any, num_programs: int, *arguments: Any, num_warps: int = 1, **constants: Any) -> None:
+def _launch(kernel: Any, num_programs: int, *arguments: Any, **constants: Any) -> None:
     if num_programs:  # there is no such thing as an empty grid
         with torch.cuda.device_of(arguments[0]):
-            kernel[(num_programs,)](*arguments, num_warps=num_warps, **constants)
+            kernel[(num_programs,)](*arguments, num_warps=1, **constants)
 
 
 def _with_adjacent_channels(sequence_BLD: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def _by_token(chunks_SBCNK: Tensor, num_tokens: int) -> Tensor:
 
 
 @torch.library.custom_op("fakesound::triton_scan", mutates_args=())
-def _scan(
+def _scan(  # noqa: PLR0917 - torch's operators take tensors by position
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -105,8 +105,8 @@ def _scan(
     z: Tensor,
     mask: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y (B, L, D), and for the backward pass: the states at the starts of chunks (S, B, C, N, D), and the sums
-    of their steps (S, B, C, D).
+    """y (B, L, D), and for the backward pass: the states at the starts of chunks (S, B, C, N, D), and the
+    sums of their steps (S, B, C, D).
     """
     y, starts, totals = _fake_scan(u, delta, A, B, C, D, bias, z, mask)
     sizes = _sizes(starts, mask)
@@ -123,7 +123,7 @@ def _scan(
 
 
 @_scan.register_fake
-def _fake_scan(
+def _fake_scan(  # noqa: PLR0917 - torch's operators take tensors by position
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -141,7 +141,7 @@ def _fake_scan(
 
 
 @torch.library.custom_op("fakesound::triton_scan_backward", mutates_args=())
-def _scan_backward(
+def _scan_backward(  # noqa: PLR0917 - torch's operators take tensors by position
     grad_y: Tensor,
     u: Tensor,
     delta: Tensor,
@@ -244,9 +244,7 @@ def _fake_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("fakesound::triton_conv_silu_backward", mutates_args=())
-def _conv_backward(
-    grad_u: Tensor, x: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _conv_backward(grad_u: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias."""
     x, grad_u = _with_adjacent_channels(x), grad_u.contiguous()
     by_tap = weight.transpose(1, 2).contiguous()
@@ -283,4 +281,4 @@ def _launch_conv(kernel: Any, x: Tensor, weight: Tensor, *arguments: Any) -> Non
     programs = clips * tiles * -(-channels // CONV_BLOCK)
     constants = {"S": len(weight), "TAPS": weight.shape[2], "ROWS": CONV_ROWS, "BLOCK": CONV_BLOCK}
     sizes = (clips, tokens, channels, tiles)
-    _launch(kernel, programs, *arguments, *sizes, num_warps=CONV_WARPS, **constants)
+    _launch(kernel, programs, *arguments, *sizes, **constants)

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN202 - what a kernel takes are pointers and integers of Triton's own types
+# ruff: noqa: ANN001, ANN201, ANN202, PLR0915, PLR0917, RUF005 - Triton has types of its own, and no unpacking
 """The Triton kernels of the selective scan and of its convolution; `scan/triton.py` launches them.
 
 One program takes a chunk of tokens and a block of channels. Tokens are unrolled into tuples of rows, one lane
@@ -64,27 +64,9 @@ def _place(num_chunks, num_channels, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _nth(j: tl.constexpr, s: tl.constexpr, K: tl.constexpr):
+def _nth(j, s: tl.constexpr, K: tl.constexpr):
     """Which token of a chunk direction s meets j-th."""
     return K - 1 - j if s == 1 else j
-
-
-@triton.jit
-def _is_valid(bits, j: tl.constexpr, s: tl.constexpr, K: tl.constexpr):
-    """Of the j-th token that direction s meets: whether it exists and is not masked."""
-    return (bits >> _nth(j, s, K)) & 1 != 0
-
-
-@triton.jit
-def _exists(num_left, j: tl.constexpr, s: tl.constexpr, K: tl.constexpr):
-    """Whether the j-th token that direction s meets is one of the `num_left` tokens from the chunk's first."""
-    return _nth(j, s, K) < num_left
-
-
-@triton.jit
-def _row(stride, channels, j: tl.constexpr, s: tl.constexpr, K: tl.constexpr):
-    """Where in a chunk the row of the j-th token lies that direction s meets."""
-    return _nth(j, s, K) * stride + channels
 
 
 @triton.jit
@@ -92,10 +74,44 @@ def _rows(ptr, stride, bits, channels, num_channels, s: tl.constexpr, K: tl.cons
     """The rows of a chunk's tokens, zero where masked."""
     rows = ()
     for j in tl.static_range(K):
-        is_read = (channels < num_channels) & _is_valid(bits, j, s, K)
-        row = tl.load(ptr + _row(stride, channels, j, s, K), mask=is_read, other=0.0)
+        k = _nth(j, s, K)
+        is_read = (channels < num_channels) & ((bits >> k) & 1 != 0)
+        row = tl.load(ptr + k * stride + channels, mask=is_read, other=0.0)
         rows = rows + (row.to(tl.float32),)
     return rows
+
+
+@triton.jit
+def _store_rows(ptr, rows, num_left, channels, num_channels, s: tl.constexpr, K: tl.constexpr):
+    """To contiguous rows; `num_left` tokens are left from the chunk's first to the last of all."""
+    for j in tl.static_range(K):
+        k = _nth(j, s, K)
+        is_number = (channels < num_channels) & (k < num_left)
+        tl.store(ptr + k * num_channels + channels, rows[j], mask=is_number)
+
+
+@triton.jit
+def _masked(rows, bits, s: tl.constexpr, K: tl.constexpr):
+    """With zeros in the rows of masked tokens."""
+    masked = ()
+    for j in tl.static_range(K):
+        masked = masked + (tl.where((bits >> _nth(j, s, K)) & 1 != 0, rows[j], 0.0),)
+    return masked
+
+
+@triton.jit
+def _numbers(ptr, s: tl.constexpr, K: tl.constexpr):
+    """One number of every token."""
+    numbers = ()
+    for j in tl.static_range(K):
+        numbers = numbers + (tl.load(ptr + _nth(j, s, K)).to(tl.float32),)
+    return numbers
+
+
+@triton.jit
+def _store_numbers(ptr, numbers, s: tl.constexpr, K: tl.constexpr):
+    for j in tl.static_range(K):
+        tl.store(ptr + _nth(j, s, K), numbers[j])
 
 
 @triton.jit
@@ -103,8 +119,8 @@ def _steps(raw, bias, bits, s: tl.constexpr, K: tl.constexpr):
     """softplus(raw + bias); zero at masked tokens, over which the state then passes unchanged."""
     steps = ()
     for j in tl.static_range(K):
-        steps = steps + (tl.where(_is_valid(bits, j, s, K), _softplus(raw[j] + bias), 0.0),)
-    return steps
+        steps = steps + (_softplus(raw[j] + bias),)
+    return _masked(steps, bits, s, K)
 
 
 @triton.jit
@@ -173,9 +189,9 @@ def scan_summaries(
             rate = _channel_row(rates_ptr, s * num_states + n, channels, num_channels)
             of_state = place * num_states + n
             state = tl.zeros([BLOCK], tl.float32)
+            B = _numbers(B_ptr + of_state * K, s, K)
             for j in tl.static_range(K):
-                B = tl.load(B_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
-                state = tl.exp2(steps[j] * rate) * state + entering[j] * B
+                state = tl.exp2(steps[j] * rate) * state + entering[j] * B[j]
             tl.store(states_ptr + of_state * num_channels + channels, state, mask=is_channel)
 
 
@@ -226,7 +242,6 @@ def scan_output(
 ):  # fmt: skip
     """The gated mean of the directions, (B, L, D), of one chunk, from the states that they start it from."""
     clip, chunk, _, channels = _place(num_chunks, num_channels, BLOCK)
-    is_channel = channels < num_channels
     bits = tl.load(bits_ptr + clip * num_chunks + chunk)
     y = _zeros(K, BLOCK)
     for s in tl.static_range(S):
@@ -246,21 +261,19 @@ def scan_output(
             rate = _channel_row(rates_ptr, s * num_states + n, channels, num_channels)
             of_state = place * num_states + n
             state = _channel_row(starts_ptr, of_state, channels, num_channels)
+            B = _numbers(B_ptr + of_state * K, s, K)
+            C = _numbers(C_ptr + of_state * K, s, K)
             grown = ()
             for j in tl.static_range(K):
-                B = tl.load(B_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
-                C = tl.load(C_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
-                state = tl.exp2(steps[j] * rate) * state + entering[j] * B
-                grown = grown + (y[j] + C * state,)
+                state = tl.exp2(steps[j] * rate) * state + entering[j] * B[j]
+                grown = grown + (y[j] + C[j] * state,)
             y = grown
     z_ptr += clip * z_stride_clip + chunk * K * z_stride_token
     z = _rows(z_ptr, z_stride_token, bits, channels, num_channels, S - 1, K)
     gated = _gated(y, z, 1.0 / S, K)
+    out = _masked(gated, bits, S - 1, K)
     out_ptr += (clip * num_tokens + chunk * K) * num_channels
-    for j in tl.static_range(K):
-        row = _row(num_channels, channels, j, S - 1, K)
-        is_number = is_channel & _exists(num_tokens - chunk * K, j, S - 1, K)
-        tl.store(out_ptr + row, tl.where(_is_valid(bits, j, S - 1, K), gated[j], 0.0), mask=is_number)
+    _store_rows(out_ptr, out, num_tokens - chunk * K, channels, num_channels, S - 1, K)
 
 
 @triton.jit
@@ -290,9 +303,9 @@ def scan_grad_summaries(
             rate = _channel_row(rates_ptr, s * num_states + n, channels, num_channels)
             of_state = place * num_states + n
             passed = tl.zeros([BLOCK], tl.float32)
+            C = _numbers(C_ptr + of_state * K, s, K)
             for j in tl.static_range(K - 1, -1, -1):
-                C = tl.load(C_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
-                passed = tl.exp2(steps[j] * rate) * (passed + C * grad_y[j])
+                passed = tl.exp2(steps[j] * rate) * (passed + C[j] * grad_y[j])
             tl.store(grad_states_ptr + of_state * num_channels + channels, passed, mask=is_channel)
 
 
@@ -325,6 +338,7 @@ def scan_gradients(
     bits = tl.load(bits_ptr + clip * num_chunks + chunk)
     z_ptr += clip * z_stride_clip + chunk * K * z_stride_token
     grad_ptr += (clip * num_tokens + chunk * K) * num_channels
+    num_left = num_tokens - chunk * K
     y = _zeros(K, BLOCK)
     for s in tl.static_range(S):
         start = ((s * num_clips + clip) * num_tokens + chunk * K) * num_channels
@@ -353,54 +367,58 @@ def scan_gradients(
             of_state = place * num_states + n
             partial_row = (partial * num_states + n) * K
             state = _channel_row(starts_ptr, of_state, channels, num_channels)
+            B = _numbers(B_ptr + of_state * K, s, K)
+            C = _numbers(C_ptr + of_state * K, s, K)
             decayed = ()
             grown = ()
+            grad_C = ()
             for j in tl.static_range(K):
-                B = tl.load(B_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
-                C = tl.load(C_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
                 decayed = decayed + (tl.exp2(steps[j] * rate) * state,)
-                state = decayed[j] + entering[j] * B
-                grown = grown + (y[j] + C * state,)
-                tl.store(grad_C_ptr + partial_row + _nth(j, s, K), tl.sum(grad_y[j] * state))
+                state = decayed[j] + entering[j] * B[j]
+                grown = grown + (y[j] + C[j] * state,)
+                grad_C = grad_C + (tl.sum(grad_y[j] * state),)
             y = grown
+            _store_numbers(grad_C_ptr + partial_row, grad_C, s, K)
             g = _channel_row(grad_states_ptr, of_state, channels, num_channels)
             grad_rate = tl.zeros([BLOCK], tl.float32)
             more_gB = ()
             more_Aw = ()
+            grad_B = ()
             for j in tl.static_range(K - 1, -1, -1):
-                B = tl.load(B_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
-                C = tl.load(C_ptr + of_state * K + _nth(j, s, K)).to(tl.float32)
-                g += C * grad_y[j]
-                tl.store(grad_B_ptr + partial_row + _nth(j, s, K), tl.sum(g * entering[j]))
+                g += C[j] * grad_y[j]
+                grad_B = grad_B + (tl.sum(g * entering[j]),)
                 w = g * decayed[j]
                 grad_rate += w * steps[j]
-                more_gB = more_gB + (sum_gB[j] + g * B,)
+                more_gB = more_gB + (sum_gB[j] + g * B[j],)
                 more_Aw = more_Aw + (sum_Aw[j] + w * (rate * LN_2),)
                 g = tl.exp2(steps[j] * rate) * g
             sum_gB = _reversed(more_gB, K)
             sum_Aw = _reversed(more_Aw, K)
+            _store_numbers(grad_B_ptr + partial_row, _reversed(grad_B, K), s, K)
             tl.store(grad_states_ptr + of_state * num_channels + channels, grad_rate, mask=is_channel)
         # Loaded anew, for these rows need not occupy registers all the while.
         raw = _rows(delta_ptr + start, num_channels, bits, channels, num_channels, s, K)
         u = _rows(u_ptr + start, num_channels, bits, channels, num_channels, s, K)
         grad_bias = tl.zeros([BLOCK], tl.float32)
+        grad_u = ()
+        grad_raw = ()
         for j in tl.static_range(K):
-            row = start + _row(num_channels, channels, j, s, K)
-            is_number = is_channel & _exists(num_tokens - chunk * K, j, s, K)
-            tl.store(grad_u_ptr + row, skip * grad_y[j] + steps[j] * sum_gB[j], mask=is_number)
-            slope = tl.where(_is_valid(bits, j, s, K), _sigmoid(raw[j] + bias), 0.0)
-            grad_raw = (u[j] * sum_gB[j] + sum_Aw[j]) * slope
-            grad_bias += grad_raw
-            tl.store(grad_delta_ptr + row, grad_raw, mask=is_number)
+            grad_u = grad_u + (skip * grad_y[j] + steps[j] * sum_gB[j],)
+            grad_raw = grad_raw + ((u[j] * sum_gB[j] + sum_Aw[j]) * _sigmoid(raw[j] + bias),)
+        grad_raw = _masked(grad_raw, bits, s, K)
+        for j in tl.static_range(K):
+            grad_bias += grad_raw[j]
+        _store_rows(grad_u_ptr + start, grad_u, num_left, channels, num_channels, s, K)
+        _store_rows(grad_delta_ptr + start, grad_raw, num_left, channels, num_channels, s, K)
         tl.store(grad_bias_ptr + place * num_channels + channels, grad_bias, mask=is_channel)
     z = _rows(z_ptr, z_stride_token, bits, channels, num_channels, S - 1, K)
     grad = _rows(grad_ptr, num_channels, bits, channels, num_channels, S - 1, K)
-    grad_z_ptr += (clip * num_tokens + chunk * K) * num_channels
+    grad_z = ()
     for j in tl.static_range(K):
-        row = _row(num_channels, channels, j, S - 1, K)
-        is_number = is_channel & _exists(num_tokens - chunk * K, j, S - 1, K)
-        grad_z = grad[j] * y[j] * (1.0 / S) * _silu_slope(z[j])
-        tl.store(grad_z_ptr + row, tl.where(_is_valid(bits, j, S - 1, K), grad_z, 0.0), mask=is_number)
+        grad_z = grad_z + (grad[j] * y[j] * (1.0 / S) * _silu_slope(z[j]),)
+    grad_z = _masked(grad_z, bits, S - 1, K)
+    grad_z_ptr += (clip * num_tokens + chunk * K) * num_channels
+    _store_rows(grad_z_ptr, grad_z, num_left, channels, num_channels, S - 1, K)
 
 
 @triton.jit
