@@ -50,7 +50,7 @@ def outputs_and_gradients(tensors, mask, backend, dtype):
     leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
     y = scan(leaves, mask, backend)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    gradients = torch.autograd.grad((y * weights.to(y.dtype)).sum(), leaves)
+    gradients = torch.autograd.grad((y * weights.to(y)).sum(), leaves)
     return [y.detach(), *gradients]
 
 

@@ -1,4 +1,5 @@
 # ruff: noqa: ANN001, ANN201, ANN202, PLR0915, PLR0917, RUF005 - Triton has types of its own, and no unpacking
+# pyright: reportGeneralTypeIssues=false
 """The Triton kernels of the selective scan and of its convolution; `scan/triton.py` launches them.
 
 One program takes a chunk of tokens and a block of channels. Tokens are unrolled into tuples of rows, one lane
@@ -380,6 +381,7 @@ def scan_gradients(
             y = grown
             _store_numbers(grad_C_ptr + partial_row, grad_C, s, K)
             g = _channel_row(grad_states_ptr, of_state, channels, num_channels)
+            C = _numbers(C_ptr + of_state * K, s, K)  # anew: registers are scarcer than loads from cache
             grad_rate = tl.zeros([BLOCK], tl.float32)
             more_gB = ()
             more_Aw = ()
