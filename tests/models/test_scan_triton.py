@@ -49,27 +49,32 @@ def kernels_and_constants():
     }
 
 
-def compiled(name, constants, sequence_type, capability):
-    """A kernel as a GPU would run it, for pointers and sizes that are multiples of 16."""
+def compiled(name, constants, sequence_type, capability, *, all_sizes_are_one=False):
+    """A kernel as a GPU would run it, for pointers and sizes that are multiples of 16, or for sizes of one,
+    which the launcher turns into constants.
+    """
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from fakesound.models.scan import triton_kernels
 
     kernel = getattr(triton_kernels, name)
-    signature, attributes = {}, {}
+    signature, attributes, values = {}, {}, dict(constants)
     for index, parameter in enumerate(kernel.arg_names):
         if parameter in constants:
             signature[parameter] = "constexpr"
             continue
-        attributes[index,] = [["tt.divisibility", 16]]
+        if not all_sizes_are_one:
+            attributes[index,] = [["tt.divisibility", 16]]
         if parameter == "bits_ptr":
             signature[parameter] = "*i32"
         elif parameter.endswith("_ptr"):
             signature[parameter] = f"*{sequence_type if parameter in SEQUENCES else 'fp32'}"
+        elif all_sizes_are_one:
+            signature[parameter], values[parameter] = "constexpr", 1
         else:
             signature[parameter] = "i32"
-    source = ASTSource(kernel, signature, constants, attributes)
+    source = ASTSource(kernel, signature, values, attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 1})
 
 
@@ -96,6 +101,13 @@ def test_forward_kernels_compile_for_a_gpu_without_spilling(tmp_path, monkeypatc
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     names = set(kernels_and_constants()) - {"scan_gradients"}  # which takes as long as all others together
     assert_compiles_without_spilling(names, "bf16", 90, tmp_path)
+
+
+def test_kernels_compile_for_sizes_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    for name, constants in kernels_and_constants().items():
+        smallest = {**constants, **({"num_states": 1, "S": 1} if "num_states" in constants else {})}
+        assert compiled(name, smallest, "bf16", 90, all_sizes_are_one=True).asm["cubin"]
 
 
 @pytest.mark.slow
