@@ -6,12 +6,14 @@ Both are operators of torch (torch.library): torch.compile, torch.export and aut
 Shapes: S directions, B batch, L tokens, D inner channels, N state, K taps.
 """
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,6 +21,8 @@ from torch import Tensor
 from fakesound.models.scan import cpu_kernels
 from fakesound.models.scan.types import ScanInputs
 
+HUGE_RESULT = 2**20  # numbers; as many as numpy asks for huge pages from
+CACHE_LINE = 16  # numbers
 TASKS_WANTED = 16  # the backward pass splits channels into groups until it has so many tasks
 
 
@@ -52,19 +56,25 @@ def _scan(
     """The gated scan; and, to `keep` for the backward pass, the states that chunks start from (S, B, blocks,
     chunks, N, lanes).
     """
-    gated, starts = _scan_fake(u, delta, A, B, C, D, delta_bias, z, mask, keep)
+    gated, starts = (_empty(*shape) for shape in _scan_shapes(u, A, keep))
     arrays = [_array(tensor) for tensor in (gated, starts, u, delta, A, B, C, D, delta_bias, z, mask)]
     _run(cpu_kernels.scan_forward, len(z) * starts.shape[2], *arrays)
     return gated, starts
 
 
-@_scan.register_fake
-def _scan_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
-    u, _, A, _, _, _, _, z, _, keep = inputs
+def _scan_shapes(u: Tensor, A: Tensor, keep: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the gated scan and of the states."""
     num_directions, num_clips, num_tokens, num_channels = u.shape
     chunks = -(-num_tokens // cpu_kernels.CHUNK) if keep else 0
-    shape = (num_directions, num_clips, _blocks(num_channels), chunks, A.shape[2], cpu_kernels.LANES)
-    return z.new_empty(z.shape), z.new_empty(shape)
+    states = (num_directions, num_clips, _blocks(num_channels), chunks, A.shape[2], cpu_kernels.LANES)
+    return (num_clips, num_tokens, num_channels), states
+
+
+@_scan.register_fake
+def _scan_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
+    u, _, A, *_, keep = inputs
+    gated, states = _scan_shapes(u, A, keep)
+    return u.new_empty(gated), u.new_empty(states)
 
 
 @torch.library.custom_op("fakesound::selective_scan_cpu_backward", mutates_args=(), device_types="cpu")
@@ -83,7 +93,7 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta, A, B, C, D, delta_bias and z."""
     groups = min(starts.shape[2], -(-TASKS_WANTED // len(z)))
-    grad_u, grad_delta, grad_z = (torch.empty(tensor.shape) for tensor in (u, delta, z))
+    grad_u, grad_delta, grad_z = (_empty(*tensor.shape) for tensor in (u, delta, z))
     # Apart by clip, or by group of channels, and added up below: no two threads write to one place.
     by_clip = [torch.empty(len(z), *tensor.shape) for tensor in (A, D, delta_bias)]
     by_group = [torch.zeros(groups, *tensor.shape) for tensor in (B, C)]
@@ -116,7 +126,7 @@ _scan.register_autograd(_retrace_scan, setup_context=_save_scan)
 
 @torch.library.custom_op("fakesound::causal_conv_silu_cpu", mutates_args=(), device_types="cpu")
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    u = _conv_fake(x, weight, bias)
+    u = _empty(len(weight), *x.shape)
     arrays = [_array(tensor) for tensor in (u, x, weight.transpose(1, 2), bias)]
     _run(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2], cpu_kernels.CONV_LANES), *arrays)
     return u
@@ -131,7 +141,7 @@ def _conv_fake(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _conv_backward(grad_u: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
     weight_SKD = weight.transpose(1, 2)
-    grad_x = torch.zeros(x.shape)
+    grad_x = _empty(*x.shape).zero_()
     by_clip = [torch.zeros(len(x), *tensor.shape) for tensor in (weight_SKD, bias)]
     arrays = [_array(tensor) for tensor in (grad_x, *by_clip, grad_u, x, weight_SKD, bias)]
     _run(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2], cpu_kernels.CONV_LANES), *arrays)
@@ -153,6 +163,18 @@ def _retrace_conv(ctx: Any, grad_u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 _conv.register_autograd(_retrace_conv, setup_context=_save_conv)
+
+
+def _empty(*shape: int) -> Tensor:
+    """As torch's, but large ones from numpy, which asks Linux for huge pages: the first touch of many small
+    pages can take as long as the computation.
+    """
+    size = math.prod(shape)
+    if size < HUGE_RESULT:
+        return torch.empty(shape)
+    raw = np.empty(size + CACHE_LINE, np.float32)
+    start = -raw.ctypes.data // raw.itemsize % CACHE_LINE  # vectors that cross cache lines are slow
+    return torch.from_numpy(raw[start : start + size].reshape(shape))
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
