@@ -133,14 +133,16 @@ def laid_out(tensors: list[Tensor], layout: Callable[[Tensor], Tensor]) -> list[
     return [tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in chosen]
 
 
-def forward(scan: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+def forward(scan: Callable[..., Tensor], tensors: list[Tensor], arriving: Tensor) -> list[Tensor]:
+    del arriving
     with torch.no_grad():
         return [scan(*tensors)]
 
 
-def forward_backward(scan: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+def forward_backward(scan: Callable[..., Tensor], tensors: list[Tensor], arriving: Tensor) -> list[Tensor]:
+    """The output, and the gradients given the one that arrives at it."""
     y = scan(*tensors)
-    return [y.detach(), *torch.autograd.grad(y, tensors[:8], torch.ones_like(y))]
+    return [y.detach(), *torch.autograd.grad(y, tensors[:8], arriving)]
 
 
 PASSES = {"forward": forward, "forward_backward": forward_backward}
@@ -153,9 +155,11 @@ def check_equal(implementations: dict[str, Implementation], tensors: list[Tensor
         for tensor in tensors
     ]
     tolerance = 1e-5 if tensors[0].dtype == torch.float32 else 2e-2
-    want = forward_backward(implementations["reference"].scan, laid_out(short, torch.Tensor.contiguous))
+    arriving = torch.ones_like(short[7])
+    inputs = laid_out(short, torch.Tensor.contiguous)
+    want = forward_backward(implementations["reference"].scan, inputs, arriving)
     for name, (scan, layout) in implementations.items():
-        y, *gradients = forward_backward(scan, laid_out(short, layout))
+        y, *gradients = forward_backward(scan, laid_out(short, layout), layout(arriving))
         found = [layout(y), *laid_out([*gradients, short[8]], layout)[:8]]
         for one, other in zip(want, found, strict=True):
             if (one - other).abs().max() > tolerance * one.abs().max():
@@ -186,7 +190,7 @@ def measure(
     rows = []
     for name_of_pass, run in PASSES.items():
         calls = {
-            name: partial(run, scan, laid_out(tensors, layout))
+            name: partial(run, scan, laid_out(tensors, layout), torch.ones_like(layout(tensors[7])))
             for name, (scan, layout) in implementations.items()
         }
         peaks = {name: peak_mib(call, device) for name, call in calls.items()}  # the warm-up as well

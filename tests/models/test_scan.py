@@ -98,7 +98,12 @@ def test_gradients_in_float64_equal_finite_differences(backend):
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     sizes=st.fixed_dictionaries(
-        {"B": st.integers(1, 3), "L": st.integers(1, 40), "D": st.integers(1, 70), "N": st.integers(1, 17)}
+        {
+            "B": st.integers(1, 3),
+            "L": st.integers(1, 40),
+            "D": st.sampled_from([1, 7, 64, 191, 192, 193]),
+            "N": st.integers(1, 17),
+        }
     ),
     largest_step=st.sampled_from([0.1, 1.0, 10.0]),
     seed=st.integers(0, 99),
@@ -120,7 +125,7 @@ def test_long_sequences_keep_their_precision(backend, masked):
 
 @pytest.mark.parametrize("backend", ["portable", "numba"])
 def test_states_up_to_64_and_channels_beyond_a_block(backend):
-    tensors = draw_inputs(B=2, L=37, D=130, N=64, largest_step=10)
+    tensors = draw_inputs(B=2, L=37, D=200, N=64, largest_step=10)
     assert_close_to_float64(tensors, torch.arange(37) < torch.tensor([[37], [20]]), backend)
 
 
@@ -177,7 +182,7 @@ def test_both_directions_are_the_mean_of_each_alone(backend):
 
 
 def test_numba_is_deterministic_and_independent_of_the_number_of_threads():
-    tensors = draw_inputs(B=3, L=33, D=130, N=16)
+    tensors = draw_inputs(B=3, L=33, D=400, N=16)
     whole = torch.ones(3, 33, dtype=torch.bool)
     before = torch.get_num_threads()
     try:
@@ -203,7 +208,7 @@ def test_half_precision_inputs_are_scanned_in_single_precision():
     assert ((y.double() - want).abs().max() / want.abs().max()).item() < 0.02
 
 
-@pytest.mark.parametrize(("num_tokens", "num_channels"), [(1, 1), (2, 65), (9, 130)])
+@pytest.mark.parametrize(("num_tokens", "num_channels"), [(1, 1), (2, 65), (9, 200)])
 def test_compiled_convolution_equals_the_portable_one(num_tokens, num_channels):
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, num_tokens, num_channels), (2, num_channels, 4), (2, num_channels)]

@@ -128,7 +128,7 @@ _scan.register_autograd(_retrace_scan, setup_context=_save_scan)
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     u = _empty(len(weight), *x.shape)
     arrays = [_array(tensor) for tensor in (u, x, weight.transpose(1, 2), bias)]
-    _run(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2], cpu_kernels.CONV_LANES), *arrays)
+    _run(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2]), *arrays)
     return u
 
 
@@ -144,7 +144,7 @@ def _conv_backward(grad_u: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> t
     grad_x = _empty(*x.shape).zero_()
     by_clip = [torch.zeros(len(x), *tensor.shape) for tensor in (weight_SKD, bias)]
     arrays = [_array(tensor) for tensor in (grad_x, *by_clip, grad_u, x, weight_SKD, bias)]
-    _run(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2], cpu_kernels.CONV_LANES), *arrays)
+    _run(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2]), *arrays)
     grad_weight_SKD, grad_bias = (tensor.sum(0) for tensor in by_clip)
     return grad_x, grad_weight_SKD.transpose(1, 2).contiguous(), grad_bias
 
@@ -181,8 +181,8 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
 
 
-def _blocks(num_channels: int, lanes: int = cpu_kernels.LANES) -> int:
-    return -(-num_channels // lanes)
+def _blocks(num_channels: int) -> int:
+    return -(-num_channels // cpu_kernels.LANES)
 
 
 def _run(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:

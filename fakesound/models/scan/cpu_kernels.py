@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-LANES = 96  # divides the inner width of every size of ViM; with fewer, loops are too short to vectorise well
-CONV_LANES = 192  # of a block of the convolution, which keeps less for each channel
-CHUNK = 16  # states of a chunk, and its decays, fill a fifth of a usual second-level cache
+LANES = (
+    192  # divides the inner width of every size of ViM; what a token costs beside its lanes is then little
+)
+CHUNK = 16  # states of a chunk, and its decays, then fill less than half a MiB of second-level cache
 
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
@@ -432,11 +433,11 @@ def _convolve_token(
 def conv_forward(u: Array, x: Array, weight: Array, bias: Array, first: int, stride: int) -> None:
     """Write u = silu(convolution of x), (S, B, L, D); weight is (S, K, D). A task: a clip, a block."""
     num_directions, num_clips, num_tokens, num_channels = u.shape
-    blocks = (num_channels + CONV_LANES - 1) // CONV_LANES
-    summed = np.empty(CONV_LANES, _F)
+    blocks = (num_channels + LANES - 1) // LANES
+    summed = np.empty(LANES, _F)
     for task in range(first, num_clips * blocks, stride):
-        b, d0 = task // blocks, task % blocks * CONV_LANES
-        end = min(d0 + CONV_LANES, num_channels)
+        b, d0 = task // blocks, task % blocks * LANES
+        end = min(d0 + LANES, num_channels)
         for s in range(num_directions):
             for t in range(num_tokens):
                 _convolve_token(summed, x[b], weight[s], bias[s], s == 1, t, d0, end)
@@ -463,12 +464,12 @@ def conv_backward(
     """
     num_directions, num_clips, num_tokens, num_channels = grad_u.shape
     num_taps = weight.shape[1]
-    blocks = (num_channels + CONV_LANES - 1) // CONV_LANES
-    rows = np.zeros((2, CONV_LANES), _F)
+    blocks = (num_channels + LANES - 1) // LANES
+    rows = np.zeros((2, LANES), _F)
     summed, grad = rows[0], rows[1]
     for task in range(first, num_clips * blocks, stride):
-        b, d0 = task // blocks, task % blocks * CONV_LANES
-        end = min(d0 + CONV_LANES, num_channels)
+        b, d0 = task // blocks, task % blocks * LANES
+        end = min(d0 + LANES, num_channels)
         for s in range(num_directions):
             to_bias = grad_bias[b, s, d0:end]
             for t in range(num_tokens):
