@@ -88,7 +88,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, required=True, help="where to write the list of rows")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=800, help="a multiple of 8")
+    parser.add_argument("--tokens", type=int, choices=[400, 800, 1600, 2000], default=800)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     config = VisionMambaConfig.of_size(

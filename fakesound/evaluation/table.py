@@ -21,7 +21,7 @@ MODEL_NAMES = {
     "lcnn": "LCNN",
 }
 _WIDTH = 12
-_NAME_WIDTH = 10
+_NAME_WIDTH = 16
 
 
 def render_table(result: EvaluationResult) -> str:

@@ -84,7 +84,7 @@ class TokenNetworkConfig(SizedConfig):
     patch_frames: int = Field(default=16, ge=1, le=1024)
     stride_mels: int | None = Field(default=None, ge=1)
     stride_frames: int | None = Field(default=None, ge=1)
-    max_frames: int = Field(default=1000, ge=1, le=100_000)
+    max_frames: int = Field(default=1000, ge=2, le=100_000)
     clip_pooling: Literal["class_token", "mean", "max", "attention"] = "class_token"
     sequence_head_depth: int = Field(default=0, ge=0, le=96)
     sequence_head_residual: bool = False

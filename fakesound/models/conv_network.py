@@ -23,13 +23,17 @@ class ConvNetwork(nn.Module, ABC):
     Args:
         num_channels: C, what the trunk gives out.
         time_stride: frames of one of its time steps, a power of two.
+        first_centre_frames: where the first step's centre lies; strided convolutions centre it on frame 0.
         dropout: on what the heads read.
     """
 
-    def __init__(self, *, num_channels: int, time_stride: int, dropout: float) -> None:
+    def __init__(
+        self, *, num_channels: int, time_stride: int, dropout: float, first_centre_frames: float = 0.0
+    ) -> None:
         super().__init__()
         self.masks = TimeMasks()
         self.time_stride = time_stride
+        self.first_centre_frames = first_centre_frames
         self.dropout = nn.Dropout(dropout)
         self.frame_head = nn.Conv1d(num_channels, 1, kernel_size=1)
         self.clip_head = nn.Linear(2 * num_channels, 1)
@@ -52,7 +56,8 @@ class ConvNetwork(nn.Module, ABC):
         pooled_B2C = torch.cat([mean_BC, max_BC], dim=1)
         clip_logits_B = self.clip_head(self.dropout(pooled_B2C)).squeeze(1)
         step_logits_BT = self.frame_head(self.dropout(features_BCT)).squeeze(1)
-        position_F = torch.arange(image_BFM.shape[1], device=image_BFM.device) / self.time_stride
+        frames_F = torch.arange(image_BFM.shape[1], device=image_BFM.device)
+        position_F = (frames_F - self.first_centre_frames) / self.time_stride
         return DetectorOutput(
             clip_logits_B.float(), read_at_frames(step_logits_BT.float(), num_times_B, position_F)
         )

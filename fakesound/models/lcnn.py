@@ -49,6 +49,8 @@ class LCNN(ConvNetwork):
         super().__init__(
             num_channels=config.scaled(_LAYERS[-1][1]),
             time_stride=math.prod(config.time_strides),
+            first_centre_frames=(math.prod(config.time_strides) - 1)
+            / 2,  # of what is pooled, not of its first
             dropout=config.dropout,
         )
         self.layers = nn.Sequential(*self._make_layers(config))

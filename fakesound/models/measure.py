@@ -56,14 +56,15 @@ def measure_apart(config: ModelConfig, num_mels: int) -> Cost:
     """Measure in a process of its own.
 
     Raises:
-        UserError: that process was killed, as the kernel does when memory runs out.
+        UserError: that process failed, or was killed, as the kernel does when memory runs out.
     """
     command = [sys.executable, "-m", "fakesound.models.measure", config.model_dump_json(), str(num_mels)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode < 0:
         raise UserError(f"killed by signal {-ended.returncode}, most often because memory ran out")
     if ended.returncode:
-        raise RuntimeError(f"{config.kind} cannot be measured:\n{ended.stderr.rstrip()}")
+        reason = (ended.stderr.strip() or "no reason given").splitlines()[-1]
+        raise UserError(f"{config.kind} cannot be measured: {reason}")
     values = json.loads(ended.stdout)
     gpu = Speed(**values["gpu"]) if values["gpu"] else None
     return Cost(**values | {"cpu": Speed(**values["cpu"]), "gpu": gpu})

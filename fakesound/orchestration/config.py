@@ -126,7 +126,9 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
 def _put(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
     *parents, last = keys
     for key in parents:
-        values = values.setdefault(key, {})
+        if values.get(key) is None:
+            values[key] = {}
+        values = values[key]
         if not isinstance(values, dict):
             raise UserError(f"override {override!r}: {key} is a value, not a group of values")
     values[last] = value

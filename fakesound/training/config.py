@@ -96,12 +96,12 @@ class InitialWeights(Config):
     def _digest_of_file(cls, values: Any) -> Any:
         if not isinstance(values, str):
             return values
-        path = Path(values).expanduser().absolute()
         try:
+            path = Path(values).expanduser().absolute()
             with path.open("rb") as stream:
                 return {"path": str(path), "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-        except OSError as error:
-            raise ValueError(f"{values} cannot be read: {error.strerror}") from None
+        except (OSError, RuntimeError) as error:  # RuntimeError: no such user's home
+            raise ValueError(f"{values} cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 class TrainingConfig(Config):

@@ -46,15 +46,17 @@ def test_a_child_process_measures_time_and_memory_of_the_model_alone():
     assert 3.6 * weights_mib < cost.cpu.training_mib < 12 * weights_mib
 
 
-def test_a_killed_child_is_told_and_a_failing_one_keeps_its_traceback(monkeypatch):
+def test_a_child_that_is_killed_or_fails_is_told_in_a_line(monkeypatch):
     def ended(code):
-        return lambda *args, **options: subprocess.CompletedProcess(args, code, "", "Traceback: it broke")
+        return lambda *args, **options: subprocess.CompletedProcess(
+            args, code, "", "Traceback:\n  a line\nTypeError: it broke\n"
+        )
 
     monkeypatch.setattr(subprocess, "run", ended(-9))
     with pytest.raises(UserError, match="killed by signal 9"):
         measure_apart(FCNResNetConfig(), 8)
     monkeypatch.setattr(subprocess, "run", ended(1))
-    with pytest.raises(RuntimeError, match="it broke"):
+    with pytest.raises(UserError, match="fcn_resnet cannot be measured: TypeError: it broke"):
         measure_apart(FCNResNetConfig(), 8)
 
 

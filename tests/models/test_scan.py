@@ -14,6 +14,7 @@ from fakesound.models import scan as scan_package
 from fakesound.models.scan import (
     _OBSTACLES,
     ScanInputs,
+    _check_once,
     _choose,
     causal_conv_silu,
     choose_backend,
@@ -325,3 +326,21 @@ def test_kernels_compile_where_no_cache_folder_can_be_written(monkeypatch):
     monkeypatch.setattr(cpu_kernels, "njit", njit)
     assert cpu_kernels._compiled("void()")(len) is len
     assert calls == [True, False]
+
+
+def test_only_kernels_that_were_chosen_are_tried(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "fakesound.models.scan.triton", raising=False)
+    _check_once.cache_clear()
+    _check_once("portable")
+    with pytest.raises(ImportError):
+        _check_once("triton")
+    _check_once.cache_clear()
+
+
+def test_an_empty_batch_has_empty_gradients():
+    tensors = [tensor.float().requires_grad_() for tensor in draw_inputs(B=0, L=5, D=3, N=2)]
+    y = scan(tensors, torch.ones(0, 5, dtype=torch.bool), "numba")
+    gradients = torch.autograd.grad(y.sum(), tensors)
+    assert y.shape == (0, 5, 3)
+    assert all((gradient == 0).all() for gradient in gradients)

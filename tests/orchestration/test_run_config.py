@@ -71,6 +71,17 @@ def test_an_override_below_a_value_is_refused():
         RunConfig.load("{training: {epochs: 3}}", ["training.epochs.more=3"])
 
 
+def test_an_override_opens_a_group_that_is_null():
+    config = RunConfig.load(RunConfig().model_dump_json(), ["budget.match=parameters"])
+    assert config.budget is not None
+    assert config.budget.match == "parameters"
+
+
+def test_a_home_that_is_nobodys_is_refused():
+    with pytest.raises(UserError, match="initial_weights.*cannot be read"):
+        RunConfig.load("{}", ["training.initial_weights=~no such user/x.pth"])
+
+
 def test_a_file_is_read_and_a_missing_one_names_the_presets(tmp_path):
     (tmp_path / "mine.yaml").write_text("training: {epochs: 7}\n")
     assert RunConfig.load(str(tmp_path / "mine.yaml")).training.epochs == 7

@@ -165,11 +165,16 @@ def _chosen_name(device_type: str, asked_for: str | None) -> str:
 @lru_cache
 def _check_once(name: str) -> None:
     """Before any work on a GPU, kernels are tried against the reference; UserError if they are wrong."""
-    from fakesound.models.scan import cuda, first_use, reference, triton
+    # Only what was chosen is imported: where that is `portable`, triton may be missing or broken.
+    if name == "cuda":
+        from fakesound.models.scan import cuda as kernels
+    elif name == "triton":
+        from fakesound.models.scan import triton as kernels
+    else:
+        return
+    from fakesound.models.scan import first_use, reference
 
-    kernels = {"cuda": cuda, "triton": triton}.get(name)
-    if kernels is not None:
-        first_use.check_backend(name, kernels, reference, "cuda")
+    first_use.check_backend(name, kernels, reference, "cuda")
 
 
 def _backend(device_type: str, asked_for: str | None) -> ModuleType:

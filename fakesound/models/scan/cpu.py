@@ -92,7 +92,7 @@ def _scan_backward(
     mask: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta, A, B, C, D, delta_bias and z."""
-    groups = min(starts.shape[2], -(-TASKS_WANTED // len(z)))
+    groups = min(starts.shape[2], -(-TASKS_WANTED // max(1, len(z))))
     grad_u, grad_delta, grad_z = (_empty(*tensor.shape) for tensor in (u, delta, z))
     # Apart by clip, or by group of channels, and added up below: no two threads write to one place.
     by_clip = [torch.empty(len(z), *tensor.shape) for tensor in (A, D, delta_bias)]
@@ -192,9 +192,8 @@ def _run(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:
     Interleaved tasks keep them evenly busy when clips differ in length.
     """
     threads = max(1, min(torch.get_num_threads(), num_tasks))
-    others = [
-        _pool(os.getpid(), threads).submit(kernel, *arguments, first, threads) for first in range(1, threads)
-    ]
+    pool = _pool(os.getpid(), torch.get_num_threads())
+    others = [pool.submit(kernel, *arguments, first, threads) for first in range(1, threads)]
     kernel(*arguments, 0, threads)
     for other in others:
         other.result()

@@ -8,6 +8,7 @@ Shapes: S directions, B batch, L tokens, D inner channels, N state.
 import torch
 from torch import Tensor
 
+from fakesound.models.scan import conv
 from fakesound.models.scan.types import ScanInputs, flip_second, mean_gated
 
 STEP_OF_MASKED = (
@@ -47,7 +48,11 @@ def selective_scan(inputs: ScanInputs, z_BLD: Tensor, mask_BL: Tensor) -> Tensor
 
 
 def causal_conv_silu(x_BLD: Tensor, weight_SDK: Tensor, bias_SD: Tensor) -> Tensor:
-    """u (S, B, L, D); `scan/conv.py` has the formula."""
+    """u (S, B, L, D); `scan/conv.py` has the formula, and computes it where the package does not, which takes
+    2 to 4 taps.
+    """
+    if not 2 <= weight_SDK.shape[2] <= 4:
+        return conv.causal_conv_silu(x_BLD, weight_SDK, bias_SD)
     from causal_conv1d import causal_conv1d_fn  # pyright: ignore[reportMissingImports]
 
     x_SBDL = _channels_first(flip_second(x_BLD.expand(len(weight_SDK), *x_BLD.shape)))

@@ -15,7 +15,7 @@ from fakesound.core.errors import UserError
 from fakesound.models.scan.types import ScanInputs
 
 TOLERANCE = 1e-3  # a hundred times what single precision needs, and far less than any fault
-SIZES = {"S": 2, "B": 2, "L": 70, "D": 16, "N": 16, "K": 4}
+SIZES = {"S": 2, "B": 2, "L": 70, "D": 136, "N": 16, "K": 4}
 
 _ADVICE = (
     "`fakesound doctor` says what is known against the installed versions; "
