@@ -78,7 +78,7 @@ def test_an_override_opens_a_group_that_is_null():
 
 
 def test_a_home_that_is_nobodys_is_refused():
-    with pytest.raises(UserError, match="initial_weights.*cannot be read"):
+    with pytest.raises(UserError, match=r"initial_weights.*cannot be read"):
         RunConfig.load("{}", ["training.initial_weights=~no such user/x.pth"])
 
 

@@ -8,8 +8,8 @@ but element-wise operations and sums, which the compiler and the interpreter do 
 tokens or beyond the ends counts as zero and is never read.
 
 The grid has one dimension, and what a program's sequence (direction and clip) starts at is counted in 64
-bits; places within one are counted in 32, enough for 2**31 numbers of one clip. All tensors are contiguous, except those whose
-strides are passed, and single precision inside; rates are A * log2(e) laid out (S, N, D).
+bits; places within one are counted in 32, enough for 2**31 numbers of one clip. All tensors are contiguous,
+except those whose strides are passed, and single precision inside; rates are A * log2(e) laid out (S, N, D).
 
 Shapes: S directions, B clips, L tokens, D channels, N state, C chunks of K tokens, T taps.
 """
