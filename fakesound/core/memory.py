@@ -9,15 +9,16 @@ FORGET_PEAK = "5"  # proc(5), clear_refs: the high-water mark becomes what is re
 
 def peak_mib(call: Callable[[], object], *, above_mib: float | None = None) -> float:
     """How far resident memory rises while `call` runs: above what it is before, or above `above_mib`."""
-    ctypes.CDLL(None).malloc_trim(0)  # glibc: hand back what earlier calls freed
+    resident = resident_mib()
     Path("/proc/self/clear_refs").write_text(FORGET_PEAK)
-    before_mib = resident_mib() if above_mib is None else above_mib
+    before_mib = resident if above_mib is None else above_mib
     call()
     return max(0.0, _status_mib("VmHWM") - before_mib)
 
 
 def resident_mib() -> float:
-    """Memory of this process that is in use now."""
+    """Memory of this process that is in use now, without what it has freed."""
+    ctypes.CDLL(None).malloc_trim(0)  # glibc: hand back what earlier calls freed
     return _status_mib("VmRSS")
 
 
