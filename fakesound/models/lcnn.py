@@ -46,11 +46,11 @@ class LCNN(ConvNetwork):
     """Convolutions whose channels compete in pairs, with poolings in between."""
 
     def __init__(self, config: LCNNConfig) -> None:
+        time_stride = math.prod(config.time_strides)
         super().__init__(
             num_channels=config.scaled(_LAYERS[-1][1]),
-            time_stride=math.prod(config.time_strides),
-            first_centre_frames=(math.prod(config.time_strides) - 1)
-            / 2,  # of what is pooled, not of its first
+            time_stride=time_stride,
+            first_centre_frames=(time_stride - 1) / 2,  # the middle of the frames that are pooled
             dropout=config.dropout,
         )
         self.layers = nn.Sequential(*self._make_layers(config))

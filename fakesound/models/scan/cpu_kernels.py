@@ -140,18 +140,17 @@ def _scan_block(
     bias: Array,
     z: Array,
     mask: Mask,
-    share: Any,
-    is_first: bool,
-    is_last: bool,
-    reverse: bool,
+    s: int,
+    num_directions: int,
     d0: int,
 ) -> None:
-    """One direction of one clip and block, in its share of the mean: the first direction writes gated (L, D),
+    """Direction s of one clip and block, in its share of the mean: the first direction writes gated (L, D),
     others add to it, the last one gates it. Keeps the states that chunks start from.
 
     Arrays as in `scan_forward`, of one direction and clip; keep is (chunks, N, LANES), or (0, N, LANES).
     """
     num_tokens, num_states = u.shape[0], A.shape[1]
+    share = _F(1) / _F(num_directions)
     end = min(d0 + LANES, u.shape[1])
     h, rate = np.zeros((num_states, LANES), _F), np.zeros((num_states, LANES), _F)
     rows = np.zeros((3, LANES), _F)
@@ -159,7 +158,7 @@ def _scan_block(
     _load_rates(rate, A, d0, end - d0)
     skip_row, bias_row = D[d0:end], bias[d0:end]
     for place in range(num_tokens):
-        t = num_tokens - 1 - place if reverse else place
+        t = num_tokens - 1 - place if s == 1 else place
         if keep.shape[0] > 0 and place % CHUNK == 0:
             keep[place // CHUNK] = h
         gated_row = gated[t, d0:end]
@@ -171,10 +170,10 @@ def _scan_block(
         _advance(h, out, step, entering, rate, B[t], C[t])
         for c in range(u_row.shape[0]):
             out[c] = (out[c] + skip_row[c] * u_row[c]) * share
-        if not is_first:
+        if s > 0:
             for c in range(gated_row.shape[0]):
                 out[c] += gated_row[c]
-        if is_last:
+        if s == num_directions - 1:
             for c in range(z_row.shape[0]):
                 gated_row[c] = out[c] * z_row[c] * _sigmoid(z_row[c])
         else:
@@ -205,13 +204,12 @@ def scan_forward(
     """
     num_directions, num_clips, _, num_channels = u.shape
     blocks = (num_channels + LANES - 1) // LANES
-    share = _F(1) / _F(num_directions)
     for task in range(first, num_clips * blocks, stride):
         b, block = task // blocks, task % blocks
         for s in range(num_directions):
             _scan_block(
                 gated[b], starts[s, b, block], u[s, b], delta[s, b], A[s], B[s, b], C[s, b], D[s], bias[s],
-                z[b], mask[b], share, s == 0, s == num_directions - 1, s == 1, block * LANES,
+                z[b], mask[b], s, num_directions, block * LANES,
             )  # fmt: skip
 
 
@@ -295,16 +293,16 @@ def _retrace_block(
     bias: Array,
     z: Array,
     mask: Mask,
-    share: Any,
-    is_first: bool,
-    reverse: bool,
+    s: int,
+    num_directions: int,
     d0: int,
 ) -> None:
-    """The gradients of one direction of one clip and block; arrays as in `scan_backward`.
+    """The gradients of direction s of one clip and block; arrays as in `scan_backward`.
 
     The gate's is the sum over the directions of what each one's y says, since their mean is linear.
     """
     num_tokens, num_states = u.shape[0], A.shape[1]
+    share = _F(1) / _F(num_directions)
     end = min(d0 + LANES, u.shape[1])
     h = np.empty((CHUNK + 1, num_states, LANES), _F)
     decay = np.empty((CHUNK, num_states, LANES), _F)
@@ -323,14 +321,14 @@ def _retrace_block(
         size = min(CHUNK, num_tokens - start)
         h[0] = keep[chunk]
         for k in range(size):
-            t = num_tokens - 1 - start - k if reverse else start + k
+            t = num_tokens - 1 - start - k if s == 1 else start + k
             if mask[t]:
                 _load_token(step[k], entering[k], u[t, d0:end], delta[t, d0:end], bias_row)
                 _replay_token(h[k + 1], decay[k], h[k], step[k], entering[k], rate, B[t])
             else:
                 h[k + 1] = h[k]
         for k in range(size - 1, -1, -1):
-            t = num_tokens - 1 - start - k if reverse else start + k
+            t = num_tokens - 1 - start - k if s == 1 else start + k
             grad_u_row, grad_delta_row = grad_u[t, d0:end], grad_delta[t, d0:end]
             to_z_row = grad_z[t, d0:end]
             if not mask[t]:
@@ -349,7 +347,7 @@ def _retrace_block(
             for c in range(z_row.shape[0]):
                 slope = open_[c] * (_F(1) + z_row[c] * (_F(1) - open_[c]))
                 out[c] = (out[c] + skip_row[c] * u_row[c]) * share * grad_row[c] * slope
-            if is_first:
+            if s == 0:
                 to_z_row[:] = out[: end - d0]
             else:
                 for c in range(to_z_row.shape[0]):
@@ -401,7 +399,6 @@ def scan_backward(
     blocks = (num_channels + LANES - 1) // LANES
     groups = grad_B.shape[0]
     blocks_of_group = (blocks + groups - 1) // groups
-    share = _F(1) / _F(num_directions)
     for task in range(first, num_clips * groups, stride):
         b, group = task // groups, task % groups
         for block in range(group * blocks_of_group, min((group + 1) * blocks_of_group, blocks)):
@@ -409,7 +406,7 @@ def scan_backward(
                 _retrace_block(
                     grad_u[s, b], grad_delta[s, b], grad_A[b, s], grad_B[group, s, b], grad_C[group, s, b],
                     grad_D[b, s], grad_bias[b, s], grad_z[b], grad_gated[b], starts[s, b, block], u[s, b],
-                    delta[s, b], A[s], B[s, b], C[s, b], D[s], bias[s], z[b], mask[b], share, s == 0, s == 1,
+                    delta[s, b], A[s], B[s, b], C[s, b], D[s], bias[s], z[b], mask[b], s, num_directions,
                     block * LANES,
                 )  # fmt: skip
 
