@@ -61,38 +61,47 @@ def scan_with_backend(name: str, *tensors: Tensor) -> Tensor:
 
 def selective_scan_ref(*tensors: Tensor) -> Tensor:
     """mamba-ssm's reference: all decays first, then a loop; it knows no mask. Sequences are (.., X, L)."""
-    u_SBDL, raw_SBDL, A_SDN, B_SBNL, C_SBNL, D_SD, bias_SD, z_BDL, _ = tensors
-    total_BDL = torch.zeros_like(z_BDL)
-    for s in range(len(u_SBDL)):
-        sequences = (u_SBDL[s], raw_SBDL[s], B_SBNL[s], C_SBNL[s])
-        u, raw, B, C = (sequence.flip(2) if s == 1 else sequence for sequence in sequences)
-        delta = functional.softplus(raw + bias_SD[s, :, None])
-        decays_BDLN = torch.exp(torch.einsum("bdl,dn->bdln", delta, A_SDN[s]))
-        entering_BDLN = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
-        h_BDN = torch.zeros_like(decays_BDLN[:, :, 0])
-        ys = []
-        steps = zip(decays_BDLN.unbind(2), entering_BDLN.unbind(2), C.unbind(2), strict=True)
-        for decay_BDN, entered_BDN, C_BN in steps:
-            h_BDN = decay_BDN * h_BDN + entered_BDN
-            ys.append(torch.einsum("bdn,bn->bd", h_BDN, C_BN))
-        y_BDL = torch.stack(ys, dim=2) + D_SD[s, :, None] * u
-        total_BDL = total_BDL + (y_BDL.flip(2) if s == 1 else y_BDL)
-    return total_BDL / len(u_SBDL) * functional.silu(z_BDL)
+    return by_direction(_ref_of_one_direction, 2, *tensors)
 
 
 def mambapy_scan(*tensors: Tensor) -> Tensor:
     """The selective scan of mambapy's block; it knows no mask."""
-    u_SBLD, raw_SBLD, A_SDN, B_SBLN, C_SBLN, D_SD, bias_SD, z_BLD, _ = tensors
-    total_BLD = torch.zeros_like(z_BLD)
-    for s in range(len(u_SBLD)):
-        sequences = (u_SBLD[s], raw_SBLD[s], B_SBLN[s], C_SBLN[s])
-        u, raw, B, C = (sequence.flip(1) if s == 1 else sequence for sequence in sequences)
-        delta = functional.softplus(raw + bias_SD[s])
-        decays_BLDN = torch.exp(delta[..., None] * A_SDN[s])
-        h_BLDN = pscan(decays_BLDN, delta[..., None] * B[:, :, None] * u[..., None])
-        y_BLD = (h_BLDN @ C[..., None]).squeeze(3) + D_SD[s] * u
-        total_BLD = total_BLD + (y_BLD.flip(1) if s == 1 else y_BLD)
-    return total_BLD / len(u_SBLD) * functional.silu(z_BLD)
+    return by_direction(_mambapy_of_one_direction, 1, *tensors)
+
+
+def by_direction(one_direction: Callable[..., Tensor], token_dim: int, *tensors: Tensor) -> Tensor:
+    """The gated mean of a peer's scans, the second on flipped copies; tokens lie along `token_dim`."""
+    u_S, raw_S, A_SDN, B_S, C_S, D_SD, bias_SD, z, _ = tensors
+    total = torch.zeros_like(z)
+    for s in range(len(u_S)):
+        sequences = (u_S[s], raw_S[s], B_S[s], C_S[s])
+        u, raw, B, C = (sequence.flip(token_dim) if s == 1 else sequence for sequence in sequences)
+        delta = functional.softplus(raw + bias_SD[s].unsqueeze(token_dim - 1))
+        y = one_direction(u, delta, A_SDN[s], B, C) + D_SD[s].unsqueeze(token_dim - 1) * u
+        total = total + (y.flip(token_dim) if s == 1 else y)
+    return total / len(u_S) * functional.silu(z)
+
+
+def _ref_of_one_direction(
+    u_BDL: Tensor, delta_BDL: Tensor, A_DN: Tensor, B_BNL: Tensor, C_BNL: Tensor
+) -> Tensor:
+    decays_BDLN = torch.exp(torch.einsum("bdl,dn->bdln", delta_BDL, A_DN))
+    entering_BDLN = torch.einsum("bdl,bnl,bdl->bdln", delta_BDL, B_BNL, u_BDL)
+    h_BDN = torch.zeros_like(decays_BDLN[:, :, 0])
+    ys = []
+    steps = zip(decays_BDLN.unbind(2), entering_BDLN.unbind(2), C_BNL.unbind(2), strict=True)
+    for decay_BDN, entered_BDN, C_BN in steps:
+        h_BDN = decay_BDN * h_BDN + entered_BDN
+        ys.append(torch.einsum("bdn,bn->bd", h_BDN, C_BN))
+    return torch.stack(ys, dim=2)
+
+
+def _mambapy_of_one_direction(
+    u_BLD: Tensor, delta_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor
+) -> Tensor:
+    decays_BLDN = torch.exp(delta_BLD[..., None] * A_DN)
+    h_BLDN = pscan(decays_BLDN, delta_BLD[..., None] * B_BLN[:, :, None] * u_BLD[..., None])
+    return (h_BLDN @ C_BLN[..., None]).squeeze(3)
 
 
 def available(device: str) -> dict[str, Implementation]:
