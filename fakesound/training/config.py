@@ -138,3 +138,9 @@ class TrainingConfig(Config):
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """What determines a training, as JSON values: of initial weights the content, not where they lie."""
+        values = self.model_dump(mode="json")
+        start = values.pop("initial_weights")
+        return values if start is None else values | {"initial_weights_sha256": start["sha256"]}

@@ -35,10 +35,8 @@ class TrainingRequest(Config):
 
     def key(self) -> str:
         """Digest of what determines the result; where things are stored does not."""
-        parts = self.model_dump(mode="json", include={"model", "training", "unseen", "world_size"})
-        start = parts["training"].pop("initial_weights")
-        if start is not None:
-            parts["initial_weights_sha256"] = start["sha256"]
+        parts = self.model_dump(mode="json", include={"model", "unseen", "world_size"})
+        parts["training"] = self.training.identity()
         return digest_of([parts, self.features.digest, TRAINING_VERSION])
 
     def write(self, path: str | Path) -> None:

@@ -49,6 +49,7 @@ def test_the_files_content_keys_the_training_and_its_place_does_not(make_request
     copy = tmp_path / "copy.pth"
     copy.write_bytes(weights.read_bytes())
     assert make_request(initial_weights=str(copy)).key() == first.key() != make_request().key()
+    assert make_request(initial_weights=str(copy)).training.identity() == first.training.identity()
     assert TrainingConfig.parse(first.training.model_dump(mode="json")) == first.training
     copy.write_bytes(weights.read_bytes() + b"\0")
     assert make_request(initial_weights=str(copy)).key() != first.key()

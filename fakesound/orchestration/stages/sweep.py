@@ -46,7 +46,8 @@ def sweep(*, store: str, config: str, features: str, run: str, sweeper: str) -> 
 
 
 def _key(experiment: Experiment, config: RunConfig, features: Pointer) -> str:
-    parts = config.model_dump(mode="json", include={"detector", "budget", "training", "unseen", "sweep"})
+    parts = config.model_dump(mode="json", include={"detector", "budget", "unseen", "sweep"})
+    parts["training"] = config.training.identity()
     return digest_of([SWEEP_VERSION, experiment.digest(), parts, features.digest])
 
 
