@@ -7,10 +7,6 @@ Shapes: S directions, B batch, L tokens, D inner channels, N state, K taps.
 """
 
 import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fakesound.models.scan import cpu_kernels
+from fakesound.models.scan.cpu_threads import run_on_threads
 from fakesound.models.scan.types import ScanInputs
 
 HUGE_RESULT = 2**20  # numbers; as many as numpy asks for huge pages from
@@ -58,7 +55,7 @@ def _scan(
     """
     gated, starts = (_empty(*shape) for shape in _scan_shapes(u, A, keep))
     arrays = [_array(tensor) for tensor in (gated, starts, u, delta, A, B, C, D, delta_bias, z, mask)]
-    _run(cpu_kernels.scan_forward, len(z) * starts.shape[2], *arrays)
+    run_on_threads(cpu_kernels.scan_forward, len(z) * starts.shape[2], *arrays)
     return gated, starts
 
 
@@ -100,7 +97,7 @@ def _scan_backward(
     gradients = (grad_u, grad_delta, by_clip[0], *by_group, *by_clip[1:], grad_z)
     known = (grad_gated, starts, u, delta, A, B, C, D, delta_bias, z, mask)
     arrays = [_array(tensor) for tensor in (*gradients, *known)]
-    _run(cpu_kernels.scan_backward, len(z) * groups, *arrays)
+    run_on_threads(cpu_kernels.scan_backward, len(z) * groups, *arrays)
     grad_A, grad_D, grad_bias = (tensor.sum(0) for tensor in by_clip)
     grad_B, grad_C = (tensor.sum(0) for tensor in by_group)
     return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_z
@@ -128,7 +125,7 @@ _scan.register_autograd(_retrace_scan, setup_context=_save_scan)
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     u = _empty(len(weight), *x.shape)
     arrays = [_array(tensor) for tensor in (u, x, weight.transpose(1, 2), bias)]
-    _run(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2]), *arrays)
+    run_on_threads(cpu_kernels.conv_forward, len(x) * _blocks(x.shape[2]), *arrays)
     return u
 
 
@@ -144,7 +141,7 @@ def _conv_backward(grad_u: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> t
     grad_x = _empty(*x.shape).zero_()
     by_clip = [torch.zeros(len(x), *tensor.shape) for tensor in (weight_SKD, bias)]
     arrays = [_array(tensor) for tensor in (grad_x, *by_clip, grad_u, x, weight_SKD, bias)]
-    _run(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2]), *arrays)
+    run_on_threads(cpu_kernels.conv_backward, len(x) * _blocks(x.shape[2]), *arrays)
     grad_weight_SKD, grad_bias = (tensor.sum(0) for tensor in by_clip)
     return grad_x, grad_weight_SKD.transpose(1, 2).contiguous(), grad_bias
 
@@ -183,23 +180,3 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 def _blocks(num_channels: int) -> int:
     return -(-num_channels // cpu_kernels.LANES)
-
-
-def _run(kernel: Callable[..., None], num_tasks: int, *arguments: Any) -> None:
-    """Run all tasks of `kernel` on as many threads as torch uses, the calling one among them.
-
-    Threads of our own, and not numba's: its OpenMP pool would spin against torch's, and breaks when forked.
-    Interleaved tasks keep them evenly busy when clips differ in length.
-    """
-    threads = max(1, min(torch.get_num_threads(), num_tasks))
-    pool = _pool(os.getpid(), torch.get_num_threads())
-    others = [pool.submit(kernel, *arguments, first, threads) for first in range(1, threads)]
-    kernel(*arguments, 0, threads)
-    for other in others:
-        other.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(process_id: int, threads: int) -> ThreadPoolExecutor:
-    """One pool a process: threads do not survive a fork."""
-    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"scan-{process_id}")
