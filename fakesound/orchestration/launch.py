@@ -105,6 +105,7 @@ def exit_on_sigterm() -> Iterator[None]:
         return
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # said once; what follows is not to be cut short
         raise SystemExit(TERMINATED_EXIT_CODE)
 
     before = signal.signal(signal.SIGTERM, leave)

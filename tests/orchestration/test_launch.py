@@ -153,7 +153,7 @@ def test_a_job_that_is_lost_once_more_than_that_has_failed():
         attempts.append(1)
         raise JobLostError("node 0 gone")
 
-    with pytest.raises(TrainingFailedError, match="node 0 gone. Given up after 3 attempts"):
+    with pytest.raises(TrainingFailedError, match=r"node 0 gone\. Given up after 3 attempts"):
         until_done(attempt, 2)
     assert len(attempts) == 3
 
@@ -251,9 +251,12 @@ def test_a_failing_rank_is_shown_with_its_own_traceback_after_one_restart_did_no
 
 @pytest.mark.slow
 def test_a_mistake_of_the_users_is_told_at_once(launch_worker):
-    with pytest.raises(UserError, match="^mend me$"):
+    with pytest.raises(UserError, match=r"^mend me$"):
         launch_worker("raise UserError('mend me')", processes=1, max_resubmits=3)
-    assert set(launch_worker.starts()) <= {"0.0", "0.1"}  # torchrun may have begun a restart before it was ended
+    assert set(launch_worker.starts()) <= {
+        "0.0",
+        "0.1",
+    }  # torchrun may have begun to restart it
 
 
 @pytest.mark.slow
