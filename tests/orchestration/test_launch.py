@@ -256,7 +256,7 @@ def test_a_mistake_of_the_users_is_told_at_once(launch_worker):
     assert set(launch_worker.starts()) <= {
         "0.0",
         "0.1",
-    }  # torchrun may have begun to restart it
+    }  # a restart may have begun
 
 
 @pytest.mark.slow

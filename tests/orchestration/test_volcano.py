@@ -203,10 +203,12 @@ def test_what_the_cluster_forbids_is_said_with_where_to_look():
 def test_sigterm_deletes_the_job():
     fake = FakeVolcano(Attempt([RUNNING]))
     answer = fake._answer
+    timers = []
 
     def terminate_while_it_runs(method, path, query, body):
-        if path.endswith("trainer-0-0/log"):
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        if path.endswith("/pods") and not timers:
+            timers.append(threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)))
+            timers[0].start()
         return answer(method, path, query, body)
 
     fake._answer = terminate_while_it_runs
