@@ -2,8 +2,8 @@
 
 Rank 0 reports to the tracking run. A rank that fails says so in a marked line of its log, which is how the
 launcher comes to know it (`rank_failure`). SIGTERM or SIGUSR1 to any rank ends all of them with
-INTERRUPTED_EXIT_CODE once a checkpoint is written: start the same again, and the training goes on. A rank never
-outlives the torchrun that started it: its successor may already be starting.
+INTERRUPTED_EXIT_CODE once a checkpoint is written: start the same again, and the training goes on. A rank
+never outlives the torchrun that started it: its successor may already be starting.
 """
 
 import os
