@@ -1,11 +1,11 @@
 """How fast each model trains here, what its ranks wait for, and what a second process brings.
 
-    python benchmarks/train_step.py --json train_step.json [--models vim fcn_resnet] [--clips 256] [--epochs 3]
+    python benchmarks/train_step.py --json train_step.json [--models vim lcnn] [--clips 256] [--epochs 3]
 
-Trains as `fakesound train` does, through the launcher, on ten-second clips of made-up sound in Parquet shards,
-with batches of 16 clips over all processes: one process with one thread, then two with one thread each. All but
-the first epoch count, and the best of these. Validation is left out. The loader alone makes an epoch's
-batches, augmented, in one process with one thread.
+Trains as `fakesound train` does, through the launcher, on ten-second clips of made-up sound in Parquet
+shards, with batches of 16 clips over all processes: one process with one thread, then two with one thread
+each. All but the first epoch count, and the best of these. Validation is left out. The loader alone makes an
+epoch's batches, augmented, in one process with one thread.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from fakesound.features.reader import FeatureSet
 from fakesound.models.config import ModelConfig
 from fakesound.orchestration.epochs import read_records
 from fakesound.orchestration.launch import LocalLauncher, TrainingJob
+from fakesound.orchestration.tracking import Tracking
 from fakesound.orchestration.worker import REQUEST_NAME
 from fakesound.training.augment import Augmentation
 from fakesound.training.config import TrainingConfig
@@ -55,10 +57,11 @@ def measure_training(features: Pointer, kind: str, processes: int, epochs: int) 
         place = training_place(Store(folder), request)
         with place.writing(REQUEST_NAME) as path:
             request.write(path)
+        run = Tracking(Store(folder)).start("benchmark", "training")
         LocalLauncher().run(
             TrainingJob(
                 name=f"train-{kind.replace('_', '-')}",
-                arguments=(place.uri, ""),
+                arguments=(place.uri, run),
                 processes=processes,
                 threads_per_process=1,
                 python=sys.executable,
@@ -97,9 +100,9 @@ def loader_clips_per_s(pointer: Pointer) -> float:
 
 
 def apart(function: Any, *arguments: Any) -> Any:
-    """The result of a call in a fresh process."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    """The result of a call in a fresh process, which ends by itself: torchx raises on SIGTERM."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def measure_model(features: Pointer, kind: str, epochs: int, loader: float) -> list[Row]:
