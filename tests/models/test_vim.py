@@ -56,6 +56,11 @@ def gradients(detector, outputs):
     return torch.autograd.grad(loss, list(detector.parameters()), allow_unused=True)
 
 
+def test_a_backend_for_another_device_does_not_hinder_building(monkeypatch):
+    monkeypatch.setenv("FAKESOUND_SCAN_BACKEND", "cuda")
+    assert small_detector_and_batch()[0] is not None
+
+
 def test_torch_compile_sees_one_graph_forwards_and_backwards():
     detector, features, mask = small_detector_and_batch()
     compiled = torch.compile(detector, backend="aot_eager", fullgraph=True)

@@ -11,6 +11,7 @@ import os
 import shutil
 import sysconfig
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -77,7 +78,8 @@ def load_backend(device: torch.device | str) -> None:
     """Import what scans on `device` will use. torch.export traces with functions of Python's math module
     replaced, and numba cannot be imported then: who builds a model calls this before.
     """
-    _backend(torch.device(device).type, None)
+    with suppress(UserError):  # one that was asked for may be for another device
+        _backend(torch.device(device).type, None)
 
 
 def choose_backend(device: torch.device | str, name: str | None = None) -> BackendChoice:
