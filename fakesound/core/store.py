@@ -69,6 +69,11 @@ class Place:
         self._is_local = isinstance(self._fs, LocalFileSystem)
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, or of a file system mounted on it."""
+        return self._is_local
+
+    @property
     def kind(self) -> str:
         """What sort of content: the folder above the key."""
         return PurePosixPath(self._root).parent.name

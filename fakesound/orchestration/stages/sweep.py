@@ -6,14 +6,15 @@ from fakesound.core.config import digest_of
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
 from fakesound.orchestration.config import RunConfig
-from fakesound.orchestration.epochs import SCORE, read_records, reporter
+from fakesound.orchestration.epochs import SCORE, TrackingReports, read_records
 from fakesound.orchestration.experiment import Experiment, load_experiment
 from fakesound.orchestration.stages.train import DETECTOR, NO_OVERRIDES, training_request
 from fakesound.orchestration.sweep import Trial, TrialStoppedError, get_sweeper
 from fakesound.orchestration.tracking import Tracking
 from fakesound.training.ranks import Ranks
+from fakesound.training.reports import EpochRecord
 from fakesound.training.request import training_place
-from fakesound.training.trainer import EpochRecord, train
+from fakesound.training.trainer import train
 
 SWEEP_VERSION = 2
 BEST_NAME = "best.json"
@@ -67,6 +68,19 @@ def _search(place: Place, experiment: Experiment, objective: "_Objective", sweep
     place.complete({"value": best.value, "parameters": best.parameters})
 
 
+class _TrialReports(TrackingReports):
+    """Tells the trial too, which may end the training."""
+
+    def __init__(self, tracking: Tracking, run: str, trial: Trial) -> None:
+        super().__init__(tracking, run)
+        self._trial = trial
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """See `Reports.on_epoch`."""
+        super().on_epoch(record)
+        self._trial.report(record.epoch, record.score)
+
+
 class _Objective:
     """Trains the detector at a point, in this process, and returns the best epoch's validation score."""
 
@@ -84,14 +98,8 @@ class _Objective:
         child = self._tracking.start(
             f"trial-{trial.number}", "trial", parent=self._run, params=trial.parameters
         )
-        track = reporter(self._tracking, child)
-
-        def report(record: EpochRecord) -> None:
-            track(record)
-            trial.report(record.epoch, record.score)
-
         try:
-            train(request, Ranks(), report)
+            train(request, Ranks(), _TrialReports(self._tracking, child, trial))
         except TrialStoppedError:
             self._tracking.set_tags(child, {"fakesound.stopped": "worse than the median at this epoch"})
             self._tracking.finish(child, succeeded=True)

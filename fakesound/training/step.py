@@ -1,0 +1,94 @@
+"""One optimiser step: batch, losses, gradient, update. Nothing here waits for a GPU."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
+
+from fakesound.models.detector import Detector
+from fakesound.training.config import TrainingConfig
+from fakesound.training.data import Batch, StepPlan
+from fakesound.training.loss import detection_loss
+from fakesound.training.ranks import Ranks
+from fakesound.training.schedule import lr_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepper:
+    """What takes steps, on one process.
+
+    Attributes:
+        model: what is called; holds the detector's weights.
+        detector: what is trained.
+        optimizer: of its weights.
+        config: of the training.
+        total_steps: of the training.
+        ranks: this process among the others.
+        device: where the detector is.
+        make_batch: from (a part of) a step's plan to its batch on the CPU.
+    """
+
+    model: nn.Module
+    detector: Detector
+    optimizer: AdamW
+    config: TrainingConfig
+    total_steps: int
+    ranks: Ranks
+    device: torch.device
+    make_batch: Callable[[StepPlan], Batch]
+
+    @property
+    def uses_bf16(self) -> bool:
+        """Whether the network computes in bf16; its weights, losses and scans stay in float32."""
+        return self.config.precision == "bf16" and self.device.type == "cuda"
+
+    def take(self, number: int, plan: StepPlan) -> tuple[Tensor, float]:
+        """Step `number` (0-based) of the training.
+
+        Returns:
+            (loss, clip loss, frame loss, gradient norm), still on the device: this process's shares of the
+            losses; the norm, before clipping, is that of all. And the seconds spent on making batches.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr_at(number, self.total_steps, self.config.schedule)
+        losses, loader_s = [], 0.0
+        pieces = list(cut(plan, self.config.accumulate_steps))
+        for k, piece in enumerate(pieces):
+            before_s = time.perf_counter()
+            batch = self.make_batch(piece).to(self.device)
+            loader_s += time.perf_counter() - before_s
+            with self._gradients_exchanged(k + 1 == len(pieces)):
+                losses.append(self._add_gradient(batch))
+        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.cat([torch.stack(losses).sum(0), norm[None]]), loader_s
+
+    def _add_gradient(self, batch: Batch) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.uses_bf16):
+            output = self.model(batch.features_BFM, batch.mask_BF)
+        losses = detection_loss(output, batch.targets, self.config.loss)
+        # Gradients are averaged over processes, but the losses are shares that add up.
+        (losses.total * self.ranks.world_size).backward()
+        return torch.stack([losses.total, losses.clip, losses.frame]).detach()
+
+    def _gradients_exchanged(self, is_last_piece: bool) -> AbstractContextManager[None]:
+        """Processes exchange the gradient of a step once, when it is whole."""
+        if is_last_piece or not isinstance(self.model, DistributedDataParallel):
+            return nullcontext()
+        return self.model.no_sync()
+
+
+def cut(plan: StepPlan, pieces: int) -> Iterator[StepPlan]:
+    """A step in up to `pieces` pieces, none of them empty.
+
+    Losses are divided by the counts of the whole step, so that the pieces' gradients add up to its gradient.
+    """
+    for places in np.array_split(np.arange(len(plan.clips)), min(pieces, len(plan.clips))):
+        yield plan._replace(clips=plan.clips[places], is_padding=plan.is_padding[places])
