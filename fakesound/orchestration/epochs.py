@@ -8,8 +8,7 @@ from typing import Any
 
 from fakesound.core.store import Place
 from fakesound.orchestration.tracking import Tracking
-from fakesound.training.reports import EpochRecord, StepRecord
-from fakesound.training.trainer import EPOCHS_NAME
+from fakesound.training.reports import EPOCHS_NAME, EpochRecord, StepRecord
 
 SCORE = "score"
 STEPS_TOLD_EVERY_S = 5.0

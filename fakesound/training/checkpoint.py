@@ -24,6 +24,7 @@ from fakesound.core.errors import IntegrityError
 from fakesound.core.progress import say
 from fakesound.core.store import Place
 from fakesound.training.randomness import RandomState
+from fakesound.training.reports import EPOCHS_NAME, encode_records
 
 FOLDER = "checkpoints"
 TENSORS_NAME = "tensors.safetensors"
@@ -73,12 +74,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SealedCheckpoint:
-    """A checkpoint as the bytes of its two files: what trains on meanwhile no longer changes it."""
+    """A checkpoint as the bytes of its files: what trains on meanwhile no longer changes it."""
 
     step: int
     best_step: int
     tensors: bytes
     state: bytes
+    epochs: bytes
 
 
 def seal(checkpoint: Checkpoint) -> SealedCheckpoint:
@@ -88,11 +90,17 @@ def seal(checkpoint: Checkpoint) -> SealedCheckpoint:
     )
     state = checkpoint.state
     values = {"schema": SCHEMA, "tensors_sha256": hashlib.sha256(tensors).hexdigest(), **asdict(state)}
-    return SealedCheckpoint(state.step, state.best_step, tensors, json.dumps(values, sort_keys=True).encode())
+    return SealedCheckpoint(
+        step=state.step,
+        best_step=state.best_step,
+        tensors=tensors,
+        state=json.dumps(values, sort_keys=True).encode(),
+        epochs=encode_records(state.records),
+    )
 
 
 def save_checkpoint(place: Place, checkpoint: Checkpoint, *, keep: int) -> None:
-    """Write the checkpoint; then delete all but the latest `keep` and the best.
+    """Write the checkpoint and its records; then delete all but the latest `keep` and the best.
 
     Args:
         place: of the training.
@@ -107,6 +115,7 @@ def save_sealed(place: Place, sealed: SealedCheckpoint, *, keep: int) -> None:
     folder = _folder(sealed.step)
     place.write_bytes(f"{folder}/{TENSORS_NAME}", sealed.tensors)
     place.write_bytes(f"{folder}/{STATE_NAME}", sealed.state)
+    place.write_bytes(EPOCHS_NAME, sealed.epochs)
     kept = {*_steps(place)[:keep], sealed.step, sealed.best_step}
     for name in _names(place):
         if _step_of(name) not in kept:

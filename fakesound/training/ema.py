@@ -35,7 +35,9 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take the weights after step `step` (0-based) in."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self._averages.values()), list(self._parameters.values()), 1 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            list(self._averages.values()), list(self._parameters.values()), 1 - decay
+        )
 
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:

@@ -51,7 +51,7 @@ def recompute_activations(detector: Detector) -> None:
             "training.activation_checkpointing is for models over patches: vim, transformer, mamba2"
         )
     for block in blocks:
-        block.forward = partial(_forward_again, block.forward)
+        block.forward = partial(_forward_again, block.forward)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _forward_again(forward: Callable[..., Any], *inputs: Any) -> Any:

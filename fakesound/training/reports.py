@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+EPOCHS_NAME = "epochs.jsonl"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
@@ -73,7 +75,7 @@ class EpochRecord:
 
 
 def encode_records(records: Sequence[dict[str, Any]]) -> bytes:
-    """Records as JSON, one a line."""
+    """The content of `epochs.jsonl`: one JSON object a line."""
     return "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
 
 

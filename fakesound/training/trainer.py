@@ -47,7 +47,7 @@ from fakesound.training.optimizer import build_optimizer, load_optimizer, optimi
 from fakesound.training.progress import EpochProgress, Means, StepWindow, mean_of_steps
 from fakesound.training.randomness import random_states, restore_generators, seed_generators
 from fakesound.training.ranks import Ranks
-from fakesound.training.reports import EpochRecord, Quiet, Reports, StepRecord, encode_records
+from fakesound.training.reports import EpochRecord, Quiet, Reports, StepRecord
 from fakesound.training.request import TrainingRequest, training_place
 from fakesound.training.schedule import lr_at
 from fakesound.training.step import Stepper
@@ -60,7 +60,6 @@ from fakesound.training.validate import (
     validation_score,
 )
 
-EPOCHS_NAME = "epochs.jsonl"
 DETECTOR_FOLDER = "detector"
 PROGRESS_EVERY_S = 10.0
 
@@ -280,7 +279,6 @@ class _Training:
         self.progress = EpochProgress(self.device)
         self._checkpoint()
         if self.ranks.is_first:
-            self.place.write_bytes(EPOCHS_NAME, encode_records(self.state.records))
             say(_summary(record, self.config.epochs))
         return record
 
@@ -452,7 +450,6 @@ class _Training:
             )
             for path in sorted(Path(folder).iterdir()):
                 self.place.write_bytes(f"{DETECTOR_FOLDER}/{path.name}", path.read_bytes())
-        self.place.write_bytes(EPOCHS_NAME, encode_records(state.records))
         self.place.complete({**facts, "model": self.request.model.model_dump(mode="json")})
 
     def _announce(self) -> None:

@@ -77,16 +77,18 @@ class CheckpointWriter:
 
     def _upload(self, sealed: SealedCheckpoint) -> Exception | None:
         """Store it; what kept it from being stored, if it could not be."""
-        for attempt in range(ATTEMPTS):
+        attempt, pause_s = 1, FIRST_PAUSE_S
+        while True:
             try:
                 save_sealed(self._place, sealed, keep=self._keep)
                 return None
             except Exception as error:  # each kind of store has errors of its own
-                last = error
-                if attempt + 1 < ATTEMPTS:
-                    time.sleep(FIRST_PAUSE_S * 2**attempt)
-        say(f"warning: checkpoint of step {sealed.step} not stored after {ATTEMPTS} attempts: {last!r}")
-        return last
+                if attempt == ATTEMPTS:
+                    told = f"not stored after {ATTEMPTS} attempts: {error!r}"
+                    say(f"warning: checkpoint of step {sealed.step} {told}")
+                    return error
+            time.sleep(pause_s)
+            attempt, pause_s = attempt + 1, 2 * pause_s
 
     def _failure(self) -> UploadError:
         return UploadError(

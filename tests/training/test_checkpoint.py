@@ -41,7 +41,7 @@ def checkpoint(step, best_step=None, fill=None):
 
 
 def steps(place):
-    return sorted({int(name.split("-")[1][:8]) for name in place.names()})
+    return sorted({int(name.split("-")[1][:8]) for name in place.names() if "step-" in name})
 
 
 def test_comes_back_as_it_was(place):

@@ -15,7 +15,7 @@ from fakesound.training.trainer import train
 
 
 def spoil_step(monkeypatch, number, value=float("nan")):
-    """One clip's features in that step (0-based) are not finite; the step's clip ids appear in what returns."""
+    """One clip's features in that step (0-based) are not finite; what returns will hold its clips' ids."""
     calls, clip_ids = [], []
 
     def collate_spoilt(bank, plan, augmentation=None, epoch=0):

@@ -134,13 +134,14 @@ def test_models_without_blocks_are_told_so():
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_to_the_same_numbers(tiny_model, make_request):
+def test_a_compiled_network_trains_to_the_same_numbers(tiny_model_without_chance, make_request):
     plain = make_request("plain", epochs=2)
     compiled = make_request("compiled", epochs=2, compile=True)
-    with torch.random.fork_rng():
-        train(plain, Ranks())
-        train(compiled, Ranks())
+    train(plain, Ranks())
+    train(compiled, Ranks())
     one, two = last_checkpoint(plain), last_checkpoint(compiled)
     assert one.tensors.keys() == two.tensors.keys()
+    for name, tensor in one.part("model").items():
+        torch.testing.assert_close(two.part("model")[name], tensor, rtol=1e-4, atol=1e-5)
     for a, b in zip(one.state.records, two.state.records, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=0.05)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)

@@ -80,7 +80,7 @@ def test_training_goes_on_while_one_is_stored_and_waits_before_the_next(place, m
         writer.finish()
     assert torch.equal(load_checkpoint(place, 1, "key").tensors["model.weight"], torch.zeros(3))
     assert load_latest(place, "key").state.step == 2
-    assert len(writing) == 4
+    assert len(writing) == 6
 
 
 def test_a_failing_upload_is_tried_again(place, monkeypatch, capsys):
@@ -149,9 +149,9 @@ def test_a_training_in_a_remote_store_survives_it(tiny_model, make_request):
             if record.epoch == 2:
                 Failing(10**9).patch(patched)
 
-        with pytest.raises(OSError, match="network is down"):
+        with pytest.raises(UploadError, match="network is down"):
             train(broken, Ranks(), OnEpoch(network_goes_down))
-    assert last_checkpoint(broken).state.epoch == 2
+    assert last_checkpoint(broken).state.epoch in (1, 2)  # the second may still have been on its way
     train(broken, Ranks())
     assert place_of(broken).is_complete()
     assert_same_training(whole, broken)
