@@ -20,6 +20,23 @@ class Means(NamedTuple):
     gradient_norm: float
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How many optimiser steps there are.
+
+    Attributes:
+        per_epoch: of a whole epoch.
+        total: of the training; the last epoch may be cut short.
+    """
+
+    per_epoch: int
+    total: int
+
+    def in_epoch(self, epoch: int) -> int:
+        """Of epoch `epoch` (0-based)."""
+        return min(self.per_epoch, self.total - epoch * self.per_epoch)
+
+
 def mean_of_steps(sums: Tensor, steps: int, ranks: Ranks) -> Means:
     """What the sums of all processes' values amount to; every process must ask at the same point.
 

@@ -1,7 +1,7 @@
 """One optimiser step: batch, losses, gradient, update. Nothing here waits for a GPU."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -12,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from fakesound.models.detector import Detector
+from fakesound.training.augment import Augmentation
 from fakesound.training.config import TrainingConfig
-from fakesound.training.data import Batch, StepPlan
+from fakesound.training.data import Batch, ClipBank, StepPlan, collate
 from fakesound.training.loss import detection_loss
 from fakesound.training.ranks import Ranks
 from fakesound.training.schedule import lr_at
@@ -31,7 +32,8 @@ class Stepper:
         total_steps: of the training.
         ranks: this process among the others.
         device: where the detector is.
-        make_batch: from (a part of) a step's plan to its batch on the CPU.
+        clips: to train on.
+        augmentation: of them.
     """
 
     model: nn.Module
@@ -41,15 +43,16 @@ class Stepper:
     total_steps: int
     ranks: Ranks
     device: torch.device
-    make_batch: Callable[[StepPlan], Batch]
+    clips: ClipBank
+    augmentation: Augmentation
 
     @property
     def uses_bf16(self) -> bool:
         """Whether the network computes in bf16; its weights, losses and scans stay in float32."""
         return self.config.precision == "bf16" and self.device.type == "cuda"
 
-    def take(self, number: int, plan: StepPlan) -> tuple[Tensor, float]:
-        """Step `number` (0-based) of the training.
+    def take(self, number: int, plan: StepPlan, epoch: int) -> tuple[Tensor, float]:
+        """Step `number` of the training, in epoch `epoch` (both 0-based).
 
         Returns:
             (loss, clip loss, frame loss, gradient norm), still on the device: this process's shares of the
@@ -61,7 +64,7 @@ class Stepper:
         pieces = list(cut(plan, self.config.accumulate_steps))
         for k, piece in enumerate(pieces):
             before_s = time.perf_counter()
-            batch = self.make_batch(piece).to(self.device)
+            batch = collate(self.clips, piece, self.augmentation, epoch).to(self.device)
             loader_s += time.perf_counter() - before_s
             with self._gradients_exchanged(k + 1 == len(pieces)):
                 losses.append(self._add_gradient(batch))

@@ -8,17 +8,17 @@
 Interrupted at any moment and started again with as many processes, it ends with the weights it would have
 had: the order of clips and augmentation follow from (seed, epoch, clip), the learning rate from the step, and
 the rest (weights, optimiser, generators of every process, sums of the epoch so far) from the last checkpoint.
+
+This file is the road from start to end; `loop` has the steps of an epoch, `step` a single one, `resume` what
+checkpoints hold.
 """
 
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-import numpy as np
 import torch
 
 from fakesound.core.errors import IntegrityError, UserError
@@ -30,25 +30,18 @@ from fakesound.models.build import build_detector
 from fakesound.models.bundle import save_bundle
 from fakesound.models.detector import count_parameters
 from fakesound.training.augment import Augmentation
-from fakesound.training.checkpoint import Checkpoint, TrainingState, load_checkpoint, load_latest
+from fakesound.training.checkpoint import load_checkpoint, load_latest
 from fakesound.training.config import TrainingConfig
-from fakesound.training.data import Batch, ClipBank, StepPlan, collate, plan_epoch, steps_per_epoch
-from fakesound.training.divergence import (
-    DIVERGED_NAME,
-    LOWER_IT,
-    DivergedError,
-    DivergenceWatch,
-    write_diverged,
-)
-from fakesound.training.ema import WeightAverage
+from fakesound.training.data import ClipBank, steps_per_epoch
+from fakesound.training.divergence import DIVERGED_NAME, LOWER_IT, DivergedError
 from fakesound.training.execution import prepare
 from fakesound.training.interruption import Agreement, InterruptedTrainingError, Interruption
-from fakesound.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
-from fakesound.training.progress import EpochProgress, Means, StepWindow, mean_of_steps
-from fakesound.training.randomness import random_states, restore_generators, seed_generators
+from fakesound.training.loop import AskedToStopError, EpochLoop
+from fakesound.training.progress import Extent, mean_of_steps
 from fakesound.training.ranks import Ranks
-from fakesound.training.reports import EpochRecord, Quiet, Reports, StepRecord
+from fakesound.training.reports import EpochRecord, Quiet, Reports
 from fakesound.training.request import TrainingRequest, training_place
+from fakesound.training.resume import LiveState
 from fakesound.training.schedule import lr_at
 from fakesound.training.step import Stepper
 from fakesound.training.upload import CheckpointWriter
@@ -61,7 +54,6 @@ from fakesound.training.validate import (
 )
 
 DETECTOR_FOLDER = "detector"
-PROGRESS_EVERY_S = 10.0
 
 
 def train(
@@ -90,18 +82,17 @@ def train(
         return
     keep = request.training.keep_checkpoints
     with ranks.connected(), CheckpointWriter(place, keep) as writer:
-        training = _Training(request, ranks, place, writer, interruption or Interruption())
-        is_done = training.run(reports or Quiet())
-        stopped_at = training.step
+        agreement = Agreement(interruption or Interruption(), ranks, request.training.notice_s)
+        training = _Training(
+            request, ranks, place, writer=writer, agreement=agreement, reports=reports or Quiet()
+        )
+        is_done = training.run()
+        stopped_at = training.live.step
         # Freed after the process group, its reducer would join gloo's threads while it holds the GIL that one
         # of them may be waiting for: a rank that never ends.
         del training
     if not is_done:
         raise InterruptedTrainingError(f"asked to stop: did so after step {stopped_at}, with a checkpoint")
-
-
-class _AskedToStopError(Exception):
-    """All processes have agreed to stop, and written a checkpoint."""
 
 
 class _Training:
@@ -112,17 +103,20 @@ class _Training:
         request: TrainingRequest,
         ranks: Ranks,
         place: Place,
+        *,
         writer: CheckpointWriter,
-        interruption: Interruption,
+        agreement: Agreement,
+        reports: Reports,
     ) -> None:
         self.request, self.ranks, self.place, self.writer = request, ranks, place, writer
+        self.agreement, self.reports = agreement, reports
         self.config: TrainingConfig = request.training
-        self.agreement = Agreement(interruption, ranks, self.config.notice_s)
         self.device = ranks.device()
         self.features = FeatureSet.open(request.features)
         roles = held_out(self.features.metadata["protocol"], request.unseen, self.features.table)
         self.train_clips = ClipBank.read(self.features, "train", roles)
         self.validation_clips = {name: ClipBank.read(self.features, name, roles) for name in PARTITIONS}
+        self.extent = self._extent()
         mean_M, std_M = self.train_clips.statistics()
         front_end = self.features.config
         self.augmentation = Augmentation(
@@ -136,96 +130,71 @@ class _Training:
         self.detector = build_detector(request.model, front_end.num_mels)
         self.detector.set_normalisation(torch.from_numpy(mean_M), torch.from_numpy(std_M))
         self.detector.to(self.device)
-        self.optimizer = build_optimizer(self.detector, self.config)
-        self.average = self._average()
-        self.stepper = Stepper(
-            model=prepare(self.detector, self.config, ranks, self.device),
-            detector=self.detector,
-            optimizer=self.optimizer,
-            config=self.config,
-            total_steps=self.total_steps,
-            ranks=ranks,
-            device=self.device,
-            make_batch=self._make_batch,
-        )
-        self.step = 0
-        self.progress = EpochProgress(self.device)
-        self.state = TrainingState(
-            request_key=request.key(),
-            step=0,
-            epoch=0,
-            epoch_so_far=None,
-            score=None,
-            best_step=0,
-            best_score=None,
-            random_states=[],
-            records=[],
-        )
+        self.live = LiveState(self.detector, self.config, request.key(), ranks=ranks, device=self.device)
+        self.loop = self._loop()
 
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        steps = self.config.epochs * self._steps_per_epoch
-        return min(steps, self.config.max_steps or steps)
-
-    @property
-    def _steps_per_epoch(self) -> int:
-        return steps_per_epoch(len(self.train_clips), self.config.batch_clips)
-
-    @property
-    def _steps_in_epoch(self) -> int:
-        """Of this epoch, which the end of the training may cut short."""
-        return min(self._steps_per_epoch, self.total_steps - self.state.epoch * self._steps_per_epoch)
-
-    def run(self, reports: Reports) -> bool:
+    def run(self) -> bool:
         """Train to the end, and write it; False if asked to stop before."""
         self._resume()
         try:
             # A state without a score is that of an epoch that was not validated, be all its steps done.
-            while self.state.step < self.total_steps or self.state.score is None:
-                record = self._run_epoch(reports)
+            while self.live.state.step < self.extent.total or self.live.state.score is None:
+                record = self._run_epoch()
                 if self.ranks.is_first:
-                    reports.on_epoch(record)
-        except _AskedToStopError:
+                    self.reports.on_epoch(record)
+        except AskedToStopError:
             return False
         if self.ranks.is_first:
             self._finish()
         return True
 
-    def _average(self) -> WeightAverage | None:
-        decay = self.config.ema_decay
-        return None if decay is None else WeightAverage(self.detector, decay)
+    def _extent(self) -> Extent:
+        per_epoch = steps_per_epoch(len(self.train_clips), self.config.batch_clips)
+        total = self.config.epochs * per_epoch
+        return Extent(per_epoch, min(total, self.config.max_steps or total))
 
-    def _make_batch(self, plan: StepPlan) -> Batch:
-        return collate(self.train_clips, plan, self.augmentation, self.state.epoch)
+    def _loop(self) -> EpochLoop:
+        stepper = Stepper(
+            model=prepare(self.detector, self.config, self.ranks, self.device),
+            detector=self.detector,
+            optimizer=self.live.optimizer,
+            config=self.config,
+            total_steps=self.extent.total,
+            ranks=self.ranks,
+            device=self.device,
+            clips=self.train_clips,
+            augmentation=self.augmentation,
+        )
+        return EpochLoop(
+            config=self.config,
+            clips=self.train_clips,
+            extent=self.extent,
+            live=self.live,
+            stepper=stepper,
+            agreement=self.agreement,
+            writer=self.writer,
+            place=self.place,
+            ranks=self.ranks,
+            reports=self.reports,
+        )
 
     def _resume(self) -> None:
         """Take up the newest whole checkpoint; the first process chooses it for all."""
-        found = load_latest(self.place, self.state.request_key) if self.ranks.is_first else None
+        key = self.live.state.request_key
+        found = load_latest(self.place, key) if self.ranks.is_first else None
         step = self.ranks.from_first(found.state.step if found else 0)
         if self.ranks.is_first:
             self.place.remove(DIVERGED_NAME)
         if not step:
             self._take_initial_weights()
-            seed_generators(self.config.seed, self.ranks.rank, 0)
+            self.live.start()
             if self.ranks.is_first:
                 self._announce()
             return
-        checkpoint = found or load_checkpoint(self.place, step, self.state.request_key)
-        self.detector.load_state_dict(checkpoint.part("model"))
-        load_optimizer(self.optimizer, self.detector, checkpoint.part("optimizer"))
-        if self.average is not None:
-            self.average.load(checkpoint.part("ema"))
-        self.state, self.step = checkpoint.state, checkpoint.state.step
-        if self.state.epoch_so_far is not None:
-            self.progress.restore(self.state.epoch_so_far, self.ranks)
-        if len(self.state.random_states) == self.ranks.world_size:
-            restore_generators(self.state.random_states[self.ranks.rank], self.device)
-        else:  # another number of processes: nobody's state is anybody's
-            seed_generators(self.config.seed, self.ranks.rank, step)
+        self.live.take_up(found or load_checkpoint(self.place, step, key))
         if self.ranks.is_first:
             self._forget_a_lost_best()
-            say(f"training goes on from step {step} of {self.total_steps}")
+            say(f"training goes on from step {step} of {self.extent.total}")
 
     def _take_initial_weights(self) -> None:
         """On every process alike; what they do not fill stays as it was drawn."""
@@ -241,155 +210,42 @@ class _Training:
                 f"training.initial_weights are for models of kind vim, not {self.request.model.kind}"
             )
         start = load_vim_imagenet(given.path, network, sha256=given.sha256)
-        self.average = self._average()
         if self.ranks.is_first:
             say(
                 f"starting from {given.path}; drawn anew: {', '.join(start.untouched)}; position embeddings "
                 f"keep {start.position_variance_kept:.0%} of their variance"
             )
 
-    def _run_epoch(self, reports: Reports) -> EpochRecord:
+    def _run_epoch(self) -> EpochRecord:
         """Train for the rest of the epoch, validate, write a checkpoint."""
-        self._train_epoch(reports)
-        means = mean_of_steps(self.progress.sums, self.progress.steps, self.ranks)
+        self.loop.run()
+        live, progress = self.live, self.live.progress
+        means = mean_of_steps(progress.sums, progress.steps, self.ranks)
         started_s = time.monotonic()
         validation = self._validate()
         score = validation_score(validation, means.loss)
-        best_score = self.state.best_score
+        best_score = live.state.best_score
         record = EpochRecord(
-            epoch=self.state.epoch + 1,
-            step=self.step,
-            learning_rate=lr_at(self.step - 1, self.total_steps, self.config.schedule),
+            epoch=live.state.epoch + 1,
+            step=live.step,
+            learning_rate=lr_at(live.step - 1, self.extent.total, self.config.schedule),
             **means._asdict(),
             validation=validation,
             score=score,
             is_best=best_score is None or score > best_score,
-            seconds=self.progress.seconds + time.monotonic() - started_s,
-            loader_seconds=self.progress.loader_seconds,
+            seconds=progress.seconds + time.monotonic() - started_s,
+            loader_seconds=progress.loader_seconds,
         )
-        self.state = replace(
-            self.state,
-            epoch=record.epoch,
-            epoch_so_far=None,
-            score=score,
-            best_step=record.step if record.is_best else self.state.best_step,
-            best_score=score if record.is_best else best_score,
-            records=[*self.state.records, asdict(record)],
-        )
-        self.progress = EpochProgress(self.device)
-        self._checkpoint()
+        live.save_epoch(self.writer, record)
         if self.ranks.is_first:
             say(_summary(record, self.config.epochs))
         return record
 
-    def _train_epoch(self, reports: Reports) -> None:
-        """The steps of the epoch that are not done yet."""
-        self.stepper.model.train()
-        watch, window = DivergenceWatch(self.device), StepWindow(self.device)
-        before_s = time.perf_counter()
-        for plan in self._with_progress(self._steps_to_do()):
-            waited_s = time.perf_counter() - before_s
-            values, loader_s = self.stepper.take(self.step, plan)
-            if self.average is not None:
-                self.average.update(self.step)
-            self.step += 1
-            step_s = time.perf_counter() - before_s
-            self.progress.add(values, step_s, waited_s + loader_s)
-            window.add(values, step_s, waited_s + loader_s, plan.num_clips)
-            watch.see(self.step, values)
-            before_s = time.perf_counter()
-            self._after_step(watch, window, reports)
-
-    def _after_step(self, watch: DivergenceWatch, window: StepWindow, reports: Reports) -> None:
-        """What does not happen at every step: every process decides alike."""
-        is_last = self.progress.steps == self._steps_in_epoch
-        is_told = is_last or self.step % self.config.log_every_steps == 0
-        every = self.config.checkpoint_every_steps
-        is_saved = every is not None and self.step % every == 0 and not is_last  # the epoch's end is anyway
-        diverged_at = watch.first_bad_step(may_wait=is_told or is_saved)
-        if diverged_at is not None:
-            steps = range(diverged_at, diverged_at + 1)
-            self._stop_diverged(steps, mean_of_steps(watch.values, 1, self.ranks))
-        if is_told:
-            self._report_steps(window, reports)
-        if is_saved:
-            self._checkpoint_within_epoch()
-        if self.agreement.now() if is_last else self.agreement.after_step():
-            self._stop_asked()
-
-    def _steps_to_do(self) -> list[StepPlan]:
-        return self._plan(self.ranks.rank)[self.progress.steps : self._steps_in_epoch]
-
-    def _plan(self, rank: int) -> list[StepPlan]:
-        """The steps of this epoch as process `rank` sees them."""
-        return plan_epoch(
-            self.train_clips.num_frames,
-            self.train_clips.row_groups,
-            batch_clips=self.config.batch_clips,
-            seed=self.config.seed,
-            epoch=self.state.epoch,
-            rank=rank,
-            world_size=self.ranks.world_size,
-        )
-
-    def _with_progress(self, steps: list[StepPlan]) -> Iterator[StepPlan]:
-        last_s = time.monotonic()
-        for done, step in enumerate(self.train_clips.at_hand(steps)):
-            if self.ranks.is_first and time.monotonic() - last_s >= PROGRESS_EVERY_S:
-                say(f"epoch {self.state.epoch + 1}/{self.config.epochs}: step {done} of {len(steps)}")
-                last_s = time.monotonic()
-            yield step
-
-    def _report_steps(self, window: StepWindow, reports: Reports) -> None:
-        means = mean_of_steps(window.sums, window.steps, self.ranks)
-        if not all(np.isfinite(means)):
-            self._stop_diverged(range(self.step - window.steps + 1, self.step + 1), means)
-        if self.ranks.is_first:
-            reports.on_step(
-                StepRecord(
-                    epoch=self.state.epoch + 1,
-                    step=self.step,
-                    total_steps=self.total_steps,
-                    step_in_epoch=self.progress.steps,
-                    steps_in_epoch=self._steps_in_epoch,
-                    learning_rate=lr_at(self.step - 1, self.total_steps, self.config.schedule),
-                    **means._asdict(),
-                    clips_per_s=window.clips / window.seconds,
-                    loader_share=window.loader_seconds / window.seconds,
-                )
-            )
-        window.clear()
-
-    def _stop_diverged(self, steps: range, means: Means) -> NoReturn:
-        """Every process must come here; nothing of these steps is saved but what they were."""
-        where = f"step {steps[-1]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-        if self.ranks.is_first:
-            before = self.state.epoch * self._steps_per_epoch
-            plans = [self._plan(rank) for rank in range(self.ranks.world_size)]
-            chosen = [plan[step - 1 - before] for step in steps for plan in plans]
-            clips = np.concatenate([plan.clips[~plan.is_padding] for plan in chosen])
-            ids = self.features.table["clip_id"].take(self.train_clips.rows[clips]).to_pylist()
-            write_diverged(
-                self.place, epoch=self.state.epoch + 1, steps=steps, clip_ids=ids, figures=means._asdict()
-            )
-        raise DivergedError(
-            f"epoch {self.state.epoch + 1}: loss or gradient is not finite at {where} ({means}); its clips "
-            f"are in {self.place.uri}/{DIVERGED_NAME}; {LOWER_IT}"
-        )
-
-    def _stop_asked(self) -> NoReturn:
-        """Every process must come here, after the same step."""
-        if self.state.step != self.step:
-            self._checkpoint_within_epoch()
-        if self.ranks.is_first:
-            self.writer.finish()
-        raise _AskedToStopError
-
     def _validate(self) -> dict[str, float]:
         self.ranks.share_buffers(self.detector)
-        metrics = {}
+        metrics, average = {}, self.live.average
         for name, bank in self.validation_clips.items():
-            with self.average.in_place_of_weights() if self.average else nullcontext():
+            with average.in_place_of_weights() if average else nullcontext():
                 scores = score_partition(
                     self.detector,
                     bank,
@@ -399,33 +255,17 @@ class _Training:
                     gives_up=lambda: self.agreement.is_asked_here,
                 )
             if self.agreement.now():
-                self._stop_asked()
+                self.loop.stop_asked()
             if not (scores.clips_N.isfinite().all() and scores.frames_T.isfinite().all()):
                 raise DivergedError(f"scores of {name} clips are not finite; {LOWER_IT}")
             figures = partition_metrics(bank, scores)
             metrics |= {f"{name}/{figure}": value for figure, value in figures.items()}
         return metrics
 
-    def _checkpoint_within_epoch(self) -> None:
-        self.state = replace(self.state, epoch_so_far=self.progress.state(self.ranks), score=None)
-        self._checkpoint()
-
-    def _checkpoint(self) -> None:
-        self.state = replace(self.state, step=self.step, random_states=random_states(self.ranks, self.device))
-        if not self.ranks.is_first:
-            return
-        parts = {
-            "model": self.detector.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer, self.detector),
-            "ema": self.average.tensors() if self.average else {},
-        }
-        tensors = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
-        self.writer.write(Checkpoint(tensors, self.state))
-
     def _finish(self) -> None:
         """Write the best detector as a bundle and declare the place whole."""
         self.writer.finish()
-        state = self.state
+        state = self.live.state
         best = load_checkpoint(self.place, state.best_step, state.request_key)
         self.detector.load_state_dict(best.part("model") | best.part("ema"))
         facts = {
@@ -457,22 +297,22 @@ class _Training:
         counts = ", ".join(f"{len(bank)} {name}" for name, bank in clips.items())
         say(
             f"training {self.request.model.kind}: {count_parameters(self.detector):,} parameters; "
-            f"clips: {counts}; {self.total_steps} steps in {self.config.epochs} epochs; "
+            f"clips: {counts}; {self.extent.total} steps in {self.config.epochs} epochs; "
             f"{self.ranks.world_size} process(es) on {self.device.type}"
         )
-        if self.config.precision == "bf16" and not self.stepper.uses_bf16:
+        if self.config.precision == "bf16" and not self.loop.stepper.uses_bf16:
             say("precision bf16 needs a CUDA device: training in float32")
 
     def _forget_a_lost_best(self) -> None:
         """Where the best checkpoint was damaged, the one just loaded is the best there is."""
-        state = self.state
+        state = self.live.state
         if not state.best_step:
             return
         try:
             load_checkpoint(self.place, state.best_step, state.request_key)
         except IntegrityError as error:
             say(f"warning: best checkpoint lost ({error}); that of step {state.step} takes its place")
-            self.state = replace(state, best_step=state.step, best_score=state.score)
+            self.live.state = replace(state, best_step=state.step, best_score=state.score)
 
 
 def _summary(record: EpochRecord, epochs: int) -> str:

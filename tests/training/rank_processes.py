@@ -1,6 +1,7 @@
 """Ranks as processes: forked from a server that has imported torch and run nothing, so that no thread or lock
 of the tests' own process is in them, and they start at once."""
 
+import gc
 import os
 import socket
 import time
@@ -11,6 +12,7 @@ from unittest import mock
 
 import tiny
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from fakesound.training import data
 from fakesound.training.interruption import (
@@ -91,6 +93,7 @@ def _work(*, text, ranks, port, fault, window_clips, build, reached):
             mock.patch(BUILD, build),
             mock.patch.object(data, "WINDOW_CLIPS", window_clips),
             mock.patch.object(Stepper, "take", _take(Stepper.take, fault, reached)),
+            mock.patch.object(torch.distributed, "destroy_process_group", _destroy_what_nothing_uses),
             interruption.on_signals(),
         ):
             train(TrainingRequest.model_validate_json(text), ranks, interruption=interruption)
@@ -103,12 +106,18 @@ def _work(*, text, ranks, port, fault, window_clips, build, reached):
         os._exit(code)  # as orchestration.worker does
 
 
+def _destroy_what_nothing_uses(destroy=torch.distributed.destroy_process_group):
+    """A reducer that outlives the process group may wait for ever for gloo's threads."""
+    assert not any(type(found) is DistributedDataParallel for found in gc.get_objects())
+    destroy()
+
+
 def _take(real, fault, reached):
-    def take(self, number, plan):
+    def take(self, number, plan, epoch):
         if number == 2:
             reached.set()
         if fault is not None and (self.ranks.rank, number) == (fault.rank, fault.step):
             os.kill(os.getpid(), fault.signal)
-        return real(self, number, plan)
+        return real(self, number, plan, epoch)
 
     return take

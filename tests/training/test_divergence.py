@@ -6,7 +6,7 @@ import torch
 from tiny import OnEpoch, OnStep, last_checkpoint, place_of
 
 from fakesound.core.errors import UserError
-from fakesound.training import step, trainer
+from fakesound.training import loop, step
 from fakesound.training.data import collate
 from fakesound.training.divergence import DivergedError, DivergenceWatch
 from fakesound.training.progress import EpochProgress, Means, mean_of_steps
@@ -26,7 +26,7 @@ def spoil_step(monkeypatch, number, value=float("nan")):
         calls.append(plan)
         return batch
 
-    monkeypatch.setattr(trainer, "collate", collate_spoilt)
+    monkeypatch.setattr(step, "collate", collate_spoilt)
     return clip_ids
 
 
@@ -60,7 +60,7 @@ def test_where_reading_would_make_a_gpu_wait_the_step_is_found_later(tiny_model,
 
     told = []
 
-    monkeypatch.setattr(trainer, "DivergenceWatch", OnGpu)
+    monkeypatch.setattr(loop, "DivergenceWatch", OnGpu)
     clip_ids = spoil_step(monkeypatch, 6)
     with pytest.raises(DivergedError, match="at step 7 "):
         train(request, Ranks(), OnStep(lambda record: told.append(record.step)))
@@ -72,8 +72,8 @@ def test_where_reading_would_make_a_gpu_wait_the_step_is_found_later(tiny_model,
 def test_a_loss_that_is_not_finite_though_its_gradient_is_stops_too(tiny_model, make_request, monkeypatch):
     real = step.Stepper.take
 
-    def take(self, number, plan):
-        values, loader_s = real(self, number, plan)
+    def take(self, number, plan, epoch):
+        values, loader_s = real(self, number, plan, epoch)
         if number == 1:
             values[1] = torch.inf
         return values, loader_s

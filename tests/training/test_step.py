@@ -15,7 +15,7 @@ from fakesound.features.reader import FeatureSet
 from fakesound.models.build import build_detector
 from fakesound.models.config import FCNResNetConfig, Mamba2Config, TransformerConfig, VisionMambaConfig
 from fakesound.training.config import TrainingConfig
-from fakesound.training.data import ClipBank, StepPlan, collate, plan_epoch
+from fakesound.training.data import ClipBank, StepPlan, plan_epoch
 from fakesound.training.execution import prepare
 from fakesound.training.ranks import Ranks
 from fakesound.training.step import Stepper, cut
@@ -48,11 +48,12 @@ def gradient(detector, bank, **options):
         total_steps=9,
         ranks=Ranks(),
         device=CPU,
-        make_batch=lambda plan: collate(bank, plan),
+        clips=bank,
+        augmentation=None,
     )
     plan = plan_epoch(bank.num_frames, bank.row_groups, batch_clips=7, seed=0, epoch=0)[0]
     torch.manual_seed(1)
-    values, _ = stepper.take(0, plan)
+    values, _ = stepper.take(0, plan, 0)
     return found, values
 
 
