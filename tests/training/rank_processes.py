@@ -25,8 +25,9 @@ from fakesound.training.request import TrainingRequest
 from fakesound.training.step import Stepper
 from fakesound.training.trainer import train
 
+LATE_IMPORTS = ["torch._dynamo"]  # which an optimiser imports at its first step
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["fakesound.training.trainer"])
+SERVER.set_forkserver_preload(["fakesound.training.trainer", *LATE_IMPORTS])
 TIMEOUT_S = 60
 BUILD = "fakesound.training.trainer.build_detector"
 

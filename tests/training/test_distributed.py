@@ -81,7 +81,7 @@ def random_interruptions(make_request, world_size, seed, num_faults):
 
 
 def test_one_of_two_processes_is_told_to_stop_and_both_do(make_request):
-    whole, broken = (make_request(n, world_size=WORLD_SIZE, epochs=40) for n in ("whole", "broken"))
+    whole, broken = (make_request(n, world_size=WORLD_SIZE, epochs=12) for n in ("whole", "broken"))
     processes, reached = start(broken, WORLD_SIZE)
     assert reached.wait(60)
     processes[1].terminate()
