@@ -90,15 +90,13 @@ class EpochLoop:
         every = self.config.checkpoint_every_steps
         # The last step of an epoch is saved with its score, after validation.
         is_saved = every is not None and self.live.step % every == 0 and not is_last
-        diverged_at = watch.first_bad_step(may_wait=is_told or is_saved)
-        if diverged_at is not None:
-            steps = range(diverged_at, diverged_at + 1)
-            self._stop_diverged(steps, mean_of_steps(watch.values, 1, self.ranks))
+        self._stop_if_diverged(watch, may_wait=is_told or is_saved)
         if is_told:
             self._report_steps(window)
         if is_saved:
             self.live.save_within_epoch(self.writer)
         if self.agreement.now() if is_last else self.agreement.after_step():
+            self._stop_if_diverged(watch, may_wait=True)
             self.stop_asked()
 
     def stop_asked(self) -> NoReturn:
@@ -128,6 +126,11 @@ class EpochLoop:
                 )
             )
         window.clear()
+
+    def _stop_if_diverged(self, watch: DivergenceWatch, *, may_wait: bool) -> None:
+        step = watch.first_bad_step(may_wait=may_wait)
+        if step is not None:
+            self._stop_diverged(range(step, step + 1), mean_of_steps(watch.values, 1, self.ranks))
 
     def _stop_diverged(self, steps: range, means: Means) -> NoReturn:
         """Every process must come here; nothing of these steps is saved but what they were."""

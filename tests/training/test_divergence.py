@@ -9,6 +9,7 @@ from fakesound.core.errors import UserError
 from fakesound.training import loop, step
 from fakesound.training.data import collate
 from fakesound.training.divergence import DivergedError, DivergenceWatch
+from fakesound.training.interruption import Interruption
 from fakesound.training.progress import EpochProgress, Means, mean_of_steps
 from fakesound.training.ranks import Ranks
 from fakesound.training.trainer import train
@@ -50,13 +51,16 @@ def test_the_step_and_its_clips_are_named(tiny_model, make_request, monkeypatch,
     assert not place_of(request).exists("diverged.json")
 
 
+class OnGpu(DivergenceWatch):
+    """One that is read as rarely as on a GPU."""
+
+    def __init__(self, device):
+        super().__init__(device)
+        self._can_read_freely = False
+
+
 def test_where_reading_would_make_a_gpu_wait_the_step_is_found_later(tiny_model, make_request, monkeypatch):
     request = make_request(log_every_steps=3)
-
-    class OnGpu(DivergenceWatch):
-        def __init__(self, device):
-            super().__init__(device)
-            self._can_read_freely = False
 
     told = []
 
@@ -66,6 +70,22 @@ def test_where_reading_would_make_a_gpu_wait_the_step_is_found_later(tiny_model,
         train(request, Ranks(), OnStep(lambda record: told.append(record.step)))
     assert told == [3, 4, 6], "looked for at step 8, the end of the epoch"
     assert place_of(request).read_json("diverged.json")["clip_ids"] == clip_ids
+    assert last_checkpoint(request).state.step == 4
+
+
+def test_asked_to_stop_after_a_bad_step_it_does_not_save_it(tiny_model, make_request, monkeypatch):
+    request, interruption = make_request(log_every_steps=100), Interruption()
+    monkeypatch.setattr(loop, "DivergenceWatch", OnGpu)
+    clip_ids = spoil_step(monkeypatch, 6)
+    real = DivergenceWatch.see
+
+    def ask(self, number, values):
+        real(self, number, values)
+        interruption.is_asked = bool(clip_ids)
+
+    monkeypatch.setattr(DivergenceWatch, "see", ask)
+    with pytest.raises(DivergedError, match="at step 7 "):
+        train(request, Ranks(), interruption=interruption)
     assert last_checkpoint(request).state.step == 4
 
 
