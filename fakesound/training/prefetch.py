@@ -1,14 +1,14 @@
 """Makes items ahead on a thread of their own, so that who takes them seldom waits."""
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:
+def prefetched(items: Generator[T, None, None], ahead: int) -> Generator[T, None, None]:
     """The items, in their order, up to `ahead` of them made before they are asked for.
 
     All are made on one thread. When this iterator is exhausted or closed it has ended, and `items` is closed.

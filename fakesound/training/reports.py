@@ -57,7 +57,7 @@ class EpochRecord:
         score: see `validate.validation_score`.
         is_best: whether no earlier epoch scored as high.
         seconds: wall time, validation included, what was lost to an interruption not.
-        loader_seconds: of these, spent on making batches (first process).
+        loader_seconds: of these, spent waiting for batches (first process).
     """
 
     epoch: int

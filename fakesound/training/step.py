@@ -1,7 +1,6 @@
 """One optimiser step: batch, losses, gradient, update. Nothing here waits for a GPU."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -51,27 +50,30 @@ class Stepper:
         """Whether the network computes in bf16; its weights, losses and scans stay in float32."""
         return self.config.precision == "bf16" and self.device.type == "cuda"
 
-    def take(self, number: int, plan: StepPlan, epoch: int) -> tuple[Tensor, float]:
-        """Step `number` of the training, in epoch `epoch` (both 0-based).
+    def make_batches(self, plan: StepPlan, epoch: int) -> list[Batch]:
+        """The pieces of a step of epoch `epoch` (0-based), on the CPU; may be called on another thread."""
+        return [
+            collate(self.clips, piece, self.augmentation, epoch)
+            for piece in cut(plan, self.config.accumulate_steps)
+        ]
+
+    def take(self, number: int, batches: Sequence[Batch]) -> Tensor:
+        """Step `number` (0-based) of the training.
 
         Returns:
             (loss, clip loss, frame loss, gradient norm), still on the device: this process's shares of the
-            losses; the norm, before clipping, is that of all. And the seconds spent on making batches.
+            losses; the norm, before clipping, is that of all.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr_at(number, self.total_steps, self.config.schedule)
-        losses, loader_s = [], 0.0
-        pieces = list(cut(plan, self.config.accumulate_steps))
-        for k, piece in enumerate(pieces):
-            before_s = time.perf_counter()
-            batch = collate(self.clips, piece, self.augmentation, epoch).to(self.device)
-            loader_s += time.perf_counter() - before_s
-            with self._gradients_exchanged(k + 1 == len(pieces)):
-                losses.append(self._add_gradient(batch))
+        losses = []
+        for k, batch in enumerate(batches):
+            with self._gradients_exchanged(k + 1 == len(batches)):
+                losses.append(self._add_gradient(batch.to(self.device)))
         norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.cat([torch.stack(losses).sum(0), norm[None]]), loader_s
+        return torch.cat([torch.stack(losses).sum(0), norm[None]])
 
     def _add_gradient(self, batch: Batch) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.uses_bf16):

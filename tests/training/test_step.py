@@ -53,7 +53,7 @@ def gradient(detector, bank, **options):
     )
     plan = plan_epoch(bank.num_frames, bank.row_groups, batch_clips=7, seed=0, epoch=0)[0]
     torch.manual_seed(1)
-    values, _ = stepper.take(0, plan, 0)
+    values = stepper.take(0, stepper.make_batches(plan, 0))
     return found, values
 
 
