@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 from pydantic import ConfigDict
@@ -338,7 +337,7 @@ def filled(search: Search, *, namespace: str, image: str) -> dict[str, Any]:
     given = _environment(inputs)
     kept = [variable for variable in container.get("env", []) if variable["name"] not in given]
     container["env"] = kept + [{"name": name, "value": value} for name, value in given.items()]
-    _check_store_is_seen(inputs.store_url, container)
+    _check_store_is_seen(inputs.store_url, container, job["spec"]["template"]["spec"].get("volumes", []))
     return experiment
 
 
@@ -422,12 +421,13 @@ def _environment(inputs: TrialInputs) -> dict[str, str]:
     return {name: value.replace("$", "$$") for name, value in values.items()}
 
 
-def _check_store_is_seen(url: str, container: Mapping[str, Any]) -> None:
+def _check_store_is_seen(url: str, container: Mapping[str, Any], volumes: list[Mapping[str, Any]]) -> None:
     root = Store(url).local_root
     if root is None:
         return
-    mounts = [PurePosixPath(mount["mountPath"]) for mount in container.get("volumeMounts", [])]
-    if not any(PurePosixPath(root).is_relative_to(mount) for mount in mounts):
+    of_the_pod_alone = {volume["name"] for volume in volumes if "emptyDir" in volume}
+    shared = [m for m in container.get("volumeMounts", []) if m["name"] not in of_the_pod_alone]
+    if not any(root.is_relative_to(mount["mountPath"]) for mount in shared):
         raise UserError(
             f"trials on a cluster cannot see the store {url}: use a remote one (s3://…), or mount it in the "
             "trial template of the experiment file"

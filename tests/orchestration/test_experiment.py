@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,9 @@ def test_katib_parameters_become_optuna_distributions(kind, space, expected):
     assert distribution(parameter) == expected
 
 
-NUMBERS = st.floats(-1e6, 1e6).map(repr) | st.integers(-99, 99).map(str) | st.sampled_from(["1e-4", "0.10", "+2"])
+NUMBERS = (
+    st.floats(-1e6, 1e6).map(repr) | st.integers(-99, 99).map(str) | st.sampled_from(["1e-4", "0.10", "+2"])
+)
 POSITIVE = st.floats(1e-6, 1e6).map(repr) | st.sampled_from(["1e-4", "1E2", "5"])
 
 
@@ -117,7 +120,9 @@ def spaces(draw):
     """(parameterType, feasibleSpace) as Katib takes them."""
     kind = draw(st.sampled_from(["double", "int", "categorical", "discrete"]))
     if kind == "categorical":
-        return kind, {"list": draw(st.lists(st.text(min_size=1, max_size=5), min_size=1, unique=True))}
+        return kind, {
+            "list": draw(st.lists(st.text("aé: 1'\"", min_size=1, max_size=5), min_size=1, unique=True))
+        }
     if kind == "discrete":
         numbers = draw(st.lists(st.integers(-50, 50), min_size=1, unique=True))
         return kind, {"list": [str(number / 4) for number in numbers]}
@@ -141,12 +146,14 @@ def spaces(draw):
 @st.composite
 def experiments(draw):
     """The shipped experiment as plain YAML, with whatever else Katib's schema allows."""
-    values = yaml.safe_load(yaml.safe_dump(load_experiment().manifest()))
+    values = copy.deepcopy(load_experiment().manifest())
     spec = values["spec"]
     for parameter in spec["parameters"]:
         parameter["parameterType"], parameter["feasibleSpace"] = draw(spaces())
     name = draw(st.sampled_from(sorted(ALGORITHM_SETTINGS)))
-    settings = draw(st.sets(st.sampled_from(sorted(ALGORITHM_SETTINGS[name])) if name != "sobol" else st.nothing()))
+    settings = draw(
+        st.sets(st.sampled_from(sorted(ALGORITHM_SETTINGS[name])) if name != "sobol" else st.nothing())
+    )
     spec["algorithm"] = {"algorithmName": name}
     if settings:
         spec["algorithm"]["algorithmSettings"] = [{"name": s, "value": "1"} for s in sorted(settings)]
@@ -208,14 +215,22 @@ def test_the_shipped_file_goes_out_as_it_came_in():
         (lambda spec: spec["parameters"].pop(), "trialParameters refer to"),
         (lambda spec: spec["trialTemplate"]["trialParameters"].pop(), "args use trialParameters"),
         (lambda spec: spec["trialTemplate"].update(configMap={}), "configMap: Extra inputs"),
-        (lambda spec: spec["trialTemplate"]["trialSpec"].update(kind="PyTorchJob"), "supported: batch/v1 Job"),
+        (
+            lambda spec: spec["trialTemplate"]["trialSpec"].update(kind="PyTorchJob"),
+            "supported: batch/v1 Job",
+        ),
         (lambda spec: spec["trialTemplate"].update(primaryContainerName="other"), "no container other"),
         (lambda spec: spec["earlyStopping"].update(algorithmName="other"), "earlyStopping"),
         (
-            lambda spec: spec["earlyStopping"].update(algorithmSettings=[{"name": "start_step", "value": "0"}]),
+            lambda spec: spec["earlyStopping"].update(
+                algorithmSettings=[{"name": "start_step", "value": "0"}]
+            ),
             "start_step must be a whole number",
         ),
-        (lambda spec: spec["metricsCollectorSpec"]["collector"].update(kind="File"), "collector.kind.*StdOut"),
+        (
+            lambda spec: spec["metricsCollectorSpec"]["collector"].update(kind="File"),
+            "collector.kind.*StdOut",
+        ),
         (lambda spec: spec.update(maxFailedTrialCount=21), "must not exceed maxTrialCount"),
     ],
 )
