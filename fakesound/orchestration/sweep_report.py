@@ -16,7 +16,7 @@ from fakesound.evaluation.page_plots import PAGE_COLOUR, page_style, to_svg
 from fakesound.orchestration.experiment import Experiment, Parameter, ParameterValue
 from fakesound.orchestration.sweep import Best, TrialRecord
 
-MIN_TRIALS_FOR_IMPORTANCE = 5
+MIN_TRIALS_FOR_IMPORTANCE = 8
 TRIAL_COLOUR, BEST_COLOUR = "#3f88c5", "#d1495b"
 
 
@@ -128,7 +128,7 @@ def parallel_plot(experiment: Experiment, records: Sequence[TrialRecord], best: 
     rank = np.empty(len(shown))
     rank[order] = np.linspace(0.15, 1, len(shown)) if len(shown) > 1 else 1.0
     with page_style():
-        figure = Figure(figsize=(max(7.2, 0.95 * len(parameters)), 3.4), layout="constrained")
+        figure = Figure(figsize=(max(7.2, 0.72 * len(parameters)), 3.2), layout="constrained")
         axes = figure.subplots()
         for k in range(len(parameters)):
             axes.axvline(k, color=PAGE_COLOUR, alpha=0.35, linewidth=0.8)

@@ -89,7 +89,8 @@ def _key(experiment: Experiment, config: RunConfig, features: Pointer, sweeper: 
 
 def _trial_config(config: RunConfig) -> str:
     """The configuration that each trial's overrides are put on: one process, and the budget of a trial."""
-    return config.with_overrides([f"training.epochs={config.sweep.epochs}", "launch.processes=1"]).to_json()
+    launch = f"launch={{processes: 1, threads_per_process: {config.launch.threads_per_process}}}"
+    return config.with_overrides([f"training.epochs={config.sweep.epochs}", launch]).to_json()
 
 
 def _start(experiment: Experiment, config: RunConfig) -> dict[str, float | int | str] | None:
