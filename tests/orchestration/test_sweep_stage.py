@@ -101,10 +101,9 @@ def test_the_stage_searches_once_and_leaves_page_and_database(trained, store, tm
     }
     overrides = json.loads(stage.sweep(**arguments))
     assert "training.schedule.peak_lr=0.002" in overrides  # of equals the first: the configuration itself
-    [place] = [path for path in (tmp_path / "store" / "sweeps").iterdir()]
-    assert {"best.json", "search.html", "study.db", "trials", "_SUCCESS.json"} == {
-        p.name for p in place.iterdir()
-    }
+    [place] = (Path(store.url) / "sweeps").iterdir()
+    left = {path.name for path in place.iterdir()}
+    assert left == {"best.json", "search.html", "study.db", "trials", "_SUCCESS.json"}
     monkeypatch.setattr(stage, "get_sweeper", None)  # found, not searched again
     assert json.loads(stage.sweep(**arguments)) == overrides
     attached = Tracking(store).client.list_artifacts(run, "sweep")
