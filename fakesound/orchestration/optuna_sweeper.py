@@ -6,7 +6,6 @@ then. So what was killed and taken up again gives the same trials as what was no
 time; what is kept of finished trials is all there is to go on from.
 """
 
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,13 +168,19 @@ def check_algorithm(spec: ExperimentSpec) -> None:
         UserError: with what would be possible instead.
     """
     name = spec.algorithm.algorithm_name
-    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
-        raise UserError("algorithm cmaes needs the Python package cmaes, which is not installed: use tpe")
+    if name == "cmaes":
+        raise UserError(
+            "algorithm cmaes runs on a cluster only (sweeper=katib): Optuna's needs the Python package "
+            "cmaes, which is not among the locked ones"
+        )
     if name not in LOCAL_ALGORITHMS:
         known = ", ".join(LOCAL_ALGORITHMS)
         raise UserError(f"algorithm {name} runs on a cluster only (sweeper=katib); on this machine: {known}")
     for setting in spec.algorithm.settings.keys() - LOCAL_ALGORITHMS[name]:
         raise UserError(f"setting {setting} of {name} has no counterpart on this machine: leave it out")
+    for setting, value in spec.algorithm.settings.items():
+        if not value.isdecimal():
+            raise UserError(f"setting {setting} of {name} must be a whole number, not {value!r}")
     for parameter in spec.parameters:
         distribution(parameter)
         if name == "grid" and parameter.parameter_type == "double" and parameter.step is None:
@@ -279,14 +284,15 @@ def _nth_of_sequence(
     study = optuna.create_study(sampler=_sampler(spec, seed))
     if spec.algorithm.algorithm_name == "sobol":
         # The sampler learns the space from the first trial, which it does not draw itself.
-        middle = {name: each.to_external_repr(_inner(each)) for name, each in space.items()}
-        study.add_trial(_pending(space, middle))
+        corner = {name: each.to_external_repr(_first(each)) for name, each in space.items()}
+        study.add_trial(_pending(space, corner))
     for _ in range(index):
         study.ask(space)
     return study.ask(space).params
 
 
-def _inner(space: "optuna.distributions.BaseDistribution") -> float:
+def _first(space: "optuna.distributions.BaseDistribution") -> float:
+    """The least value of a range, or the index of the first choice."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     return space.low if isinstance(space, FloatDistribution | IntDistribution) else 0

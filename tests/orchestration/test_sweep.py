@@ -171,7 +171,7 @@ def test_a_grid_is_walked_without_repetition(place):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda s: s["algorithm"].update(algorithmName="cmaes"), "package cmaes, which is not installed"),
+        (lambda s: s["algorithm"].update(algorithmName="cmaes"), "package cmaes, which is not among"),
         (lambda s: s["algorithm"].update(algorithmName="hyperband"), "hyperband runs on a cluster only"),
         (lambda s: s["algorithm"].update(algorithmName="grid"), "needs a step, which lr"),
         (
@@ -183,6 +183,10 @@ def test_a_grid_is_walked_without_repetition(place):
             "warmupShare: distribution normal is drawn on a cluster only",
         ),
         (lambda s: s["parameters"][0]["feasibleSpace"].update(step="0.001"), "logUniform with a step"),
+        (
+            lambda s: s["algorithm"].update(algorithmSettings=[{"name": "random_state", "value": "x"}]),
+            "random_state of tpe must be a whole number, not 'x'",
+        ),
     ],
 )
 def test_what_optuna_cannot_do_is_refused_by_name_before_any_trial(place, change, complaint):

@@ -1,6 +1,7 @@
 """The stage on features that are never read: `train` is replaced by what it would leave behind."""
 
 import json
+from pathlib import Path
 
 import pytest
 from sweeps import changed, run_here
