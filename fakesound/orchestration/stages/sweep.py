@@ -8,7 +8,7 @@ from fakesound.core.errors import UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Pointer, Store
 from fakesound.orchestration.config import RunConfig
-from fakesound.orchestration.epochs import SCORE, backfill, read_records, reporter
+from fakesound.orchestration.epochs import SCORE, TrackingReports, backfill, read_records
 from fakesound.orchestration.experiment import Experiment, load_experiment
 from fakesound.orchestration.stages.train import DETECTOR, NO_OVERRIDES, training_request
 from fakesound.orchestration.sweep import (
@@ -23,8 +23,9 @@ from fakesound.orchestration.sweep import (
 from fakesound.orchestration.sweep_report import render_sweep
 from fakesound.orchestration.tracking import Tracking
 from fakesound.training.ranks import Ranks
+from fakesound.training.reports import EPOCHS_NAME, EpochRecord
 from fakesound.training.request import training_place
-from fakesound.training.trainer import EPOCHS_NAME, EpochRecord, train
+from fakesound.training.trainer import train
 
 SWEEP_VERSION = 3
 BEST_NAME = "best.json"
@@ -126,13 +127,8 @@ class TrainingObjective:
         request = training_request(config, DETECTOR, self._inputs.features, store)
         place = training_place(store, request)
         tracking = self._tracking()
-        track, told = reporter(tracking, run), _Told(place, report)
-
-        def after_epoch(record: EpochRecord) -> None:
-            track(record)
-            told.tell()
-
-        train(request, Ranks(), after_epoch)
+        told = _Told(place, report)
+        train(request, Ranks(), _TrialReports(tracking, run, told))
         scores = told.tell()
         backfill(tracking, run, read_records(place))
         return load_experiment().spec.objective.value_of(scores)
@@ -150,6 +146,19 @@ class TrainingObjective:
 
     def _tracking(self) -> Tracking:
         return Tracking(Store(self._inputs.store_url))
+
+
+class _TrialReports(TrackingReports):
+    """Tells the trial too, which may end the training."""
+
+    def __init__(self, tracking: Tracking, run: str, told: "_Told") -> None:
+        super().__init__(tracking, run)
+        self._told = told
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """See `Reports.on_epoch`."""
+        super().on_epoch(record)
+        self._told.tell()
 
 
 class _Told:
