@@ -41,8 +41,8 @@ from fakesound.training.checkpoint import (
     save_checkpoint,
 )
 from fakesound.training.config import TrainingConfig
-from fakesound.training.data import Batch, ClipBank, StepPlan, collate, plan_epoch, steps_per_epoch
-from fakesound.training.loss import detection_loss
+from fakesound.training.data import Batch, ClipBank, StepPlan, collate, plan_training, steps_per_epoch
+from fakesound.training.loss import GroupWeights, detection_loss
 from fakesound.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from fakesound.training.ranks import Ranks
 from fakesound.training.request import TrainingRequest, training_place
@@ -156,6 +156,7 @@ class _Training:
         self.augmentation = Augmentation(
             config=self.config.augment,
             scale=front_end.scale,
+            silence=front_end.silence,
             mean_M=mean_M,
             std_M=std_M,
             seed=self.config.seed,
@@ -166,6 +167,7 @@ class _Training:
         self.detector.to(self.device)
         self.optimizer = build_optimizer(self.detector, self.config)
         self.model = self._distributed()
+        self.groups = self._group_weights()
         self.state = TrainingState(
             request_key=request.key(),
             step=0,
@@ -197,6 +199,8 @@ class _Training:
         checkpoint = found or load_checkpoint(self.place, step, self.state.request_key)
         self.detector.load_state_dict(_with_prefix("model.", checkpoint.tensors))
         load_optimizer(self.optimizer, self.detector, _with_prefix("optimizer.", checkpoint.tensors))
+        if self.groups is not None:
+            self.groups.load(_with_prefix("loss.", checkpoint.tensors))
         self.state = checkpoint.state
         self._restore_generators()
         if self.ranks.is_first:
@@ -228,7 +232,7 @@ class _Training:
         started_s = time.monotonic()
         means, loader_s = self._train_epoch()
         validation = self._validate()
-        score = validation_score(validation, means.loss)
+        score = validation_score(validation, means.loss, self.config.loss.alpha)
         step = self.state.step + self._steps_left_in_epoch()
         record = EpochRecord(
             epoch=self.state.epoch + 1,
@@ -287,6 +291,10 @@ class _Training:
             gradient_as_bucket_view=True,
         )
 
+    def _group_weights(self) -> GroupWeights | None:
+        loss = self.config.loss
+        return GroupWeights(loss, self.train_clips.num_groups, self.device) if loss.group_dro_step else None
+
     def _announce(self) -> None:
         clips = {"train": self.train_clips, **self.validation_clips}
         counts = ", ".join(f"{len(bank)} {name}" for name, bank in clips.items())
@@ -308,11 +316,9 @@ class _Training:
 
     def _train_epoch(self) -> tuple[_Means, float]:
         self.model.train()
-        plan = plan_epoch(
-            self.train_clips.num_frames,
-            self.train_clips.row_groups,
-            batch_clips=self.config.batch_clips,
-            seed=self.config.seed,
+        plan = plan_training(
+            self.train_clips,
+            self.config,
             epoch=self.state.epoch,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
@@ -343,11 +349,16 @@ class _Training:
             group["lr"] = lr_at(number, self.total_steps, self.config.schedule)
         with torch.autocast("cuda", torch.bfloat16, enabled=self._uses_bf16):
             output = self.model(batch.features_BFM, batch.mask_BF)
-        losses = detection_loss(output, batch.targets, self.config.loss)
+        if self.groups is None:
+            losses = detection_loss(output, batch.targets, self.config.loss)
+        else:
+            losses = self.groups(output, batch.targets)
         # Gradients are averaged over processes, but the losses are shares that add up.
         (losses.total * self.ranks.world_size).backward()
         norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm)
         self.optimizer.step()
+        if self.groups is not None:
+            self.groups.finish_step(self.ranks.sum)
         self.optimizer.zero_grad(set_to_none=True)
         return torch.stack([*(loss.detach() for loss in losses), norm])
 
@@ -395,6 +406,8 @@ class _Training:
         tensors = {f"model.{name}": tensor for name, tensor in self.detector.state_dict().items()}
         optimizer = optimizer_tensors(self.optimizer, self.detector)
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.items()}
+        if self.groups is not None:
+            tensors |= {f"loss.{name}": tensor for name, tensor in self.groups.tensors().items()}
         save_checkpoint(self.place, Checkpoint(tensors, self.state), keep=self.config.keep_checkpoints)
         self.place.write_bytes(EPOCHS_NAME, encode_records(self.state.records))
 
