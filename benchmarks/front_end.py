@@ -23,8 +23,9 @@ from fakesound.models.config import VisionMambaConfig
 from fakesound.models.detector import count_parameters
 from fakesound.orchestration.config import RunConfig
 from fakesound.training.ranks import Ranks
+from fakesound.training.reports import EpochRecord, Quiet
 from fakesound.training.request import TrainingRequest
-from fakesound.training.trainer import EpochRecord, train
+from fakesound.training.trainer import train
 
 SCALES = ("log", "power")
 PATCHES = ((128, 4), (128, 8), (64, 8), (16, 16), (20, 20))  # (mels, frames)
@@ -36,6 +37,17 @@ def candidates() -> list[tuple[str, tuple[int, int]]]:
     return [("log", patch) for patch in PATCHES] + list(product(SCALES[1:], PATCHES[:SHORTLIST]))
 
 
+class Kept(Quiet):
+    """Keeps what is told of epochs."""
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochRecord] = []
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """See `Reports.on_epoch`."""
+        self.epochs.append(record)
+
+
 def measure(config: RunConfig, corpus: Pointer, store: Store, seed: int) -> dict[str, Any]:
     """Train one candidate in this process and return its best epoch's validation figures."""
     features = extract_features(corpus, config.features, store, num_processes=os.cpu_count() or 1)
@@ -43,10 +55,10 @@ def measure(config: RunConfig, corpus: Pointer, store: Store, seed: int) -> dict
     request = TrainingRequest(
         features=features, store_url=store.url, model=config.detector, training=training
     )
-    records: list[EpochRecord] = []
+    kept = Kept()
     started_s = time.perf_counter()
-    train(request, Ranks(), records.append)
-    best = max(records, key=lambda record: record.score)
+    train(request, Ranks(), kept)
+    best = max(kept.epochs, key=lambda record: record.score)
     return {
         "seconds": round(time.perf_counter() - started_s, 1),
         "best_score": best.score,

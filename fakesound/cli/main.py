@@ -13,10 +13,15 @@ import click
 from fakesound.cli.attacks import attacks
 from fakesound.core.errors import UserError
 from fakesound.core.files import writing
+from fakesound.orchestration.environment import (
+    CONFIG_VARIABLE,
+    FEATURES_VARIABLE,
+    RUN_VARIABLE,
+    STORE_VARIABLE,
+)
 
 EXIT_USER = 2
 
-STORE_VARIABLE = "FAKESOUND_STORE"
 store_option = click.option(
     "--store",
     envvar=STORE_VARIABLE,
@@ -26,9 +31,10 @@ store_option = click.option(
 )
 config_option = click.option(
     "--config",
+    envvar=CONFIG_VARIABLE,
     default="builtin",
     show_default=True,
-    help="Preset (builtin, folder, laboratory), YAML file or JSON.",
+    help=f"Preset (builtin, folder, laboratory), YAML file or JSON (or {CONFIG_VARIABLE}).",
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value.")
 unseen_option = click.option(
@@ -44,8 +50,15 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     return store_option(config_option(set_option(command)))
 
 
-run_option = click.option("--run", default="", help="Parent run in MLflow.")
-features_option = click.option("--features", required=True, help="Pointer file that `features` wrote.")
+run_option = click.option(
+    "--run", envvar=RUN_VARIABLE, default="", help=f"Parent run in MLflow (or {RUN_VARIABLE})."
+)
+features_option = click.option(
+    "--features",
+    envvar=FEATURES_VARIABLE,
+    required=True,
+    help=f"Pointer file that `features` wrote, or its content (or {FEATURES_VARIABLE}).",
+)
 
 
 class _Commands(click.Group):
@@ -166,6 +179,7 @@ def features(*, store: str, config: str, overrides: tuple[str, ...], corpus: str
 @run_option
 @features_option
 @click.option("--sweeper", default="optuna", show_default=True, help="optuna or katib.")
+@click.option("--image", default="", help="Container image of trials on a cluster.")
 @click.option("--out", help="File for the best point's overrides; without it they are printed only.")
 def sweep(
     *,
@@ -176,13 +190,19 @@ def sweep(
     run: str,
     features: str,
     sweeper: str,
+    image: str,
     out: str | None,
 ) -> None:
     """Search hyperparameters in the space of the experiment file."""
     from fakesound.orchestration.stages import sweep as stage
 
     best = stage.sweep(
-        store=store, config=_config(config, overrides, unseen), features=features, run=run, sweeper=sweeper
+        store=store,
+        config=_config(config, overrides, unseen),
+        features=features,
+        run=run,
+        sweeper=sweeper,
+        image=image,
     )
     click.echo(best)
     if out:

@@ -1,20 +1,43 @@
-"""What becomes of each epoch's figures in MLflow."""
+"""What becomes of a training's figures in MLflow: of epochs by epoch, of steps (`step/…`) by step."""
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from fakesound.core.store import Place
 from fakesound.orchestration.tracking import Tracking
-from fakesound.training.trainer import EPOCHS_NAME, EpochRecord
+from fakesound.training.reports import EPOCHS_NAME, EpochRecord, StepRecord
 
 SCORE = "score"
+STEPS_TOLD_EVERY_S = 5.0
+WITHOUT_CURVE = {"epoch", "total_steps", "steps_in_epoch"}
 
 
-def reporter(tracking: Tracking, run: str) -> Callable[[EpochRecord], None]:
-    """Tracks each epoch as it ends."""
-    return lambda record: tracking.log_metrics(run, asdict(record), step=record.epoch)
+class TrackingReports:
+    """Tracks a training in a run. Steps are told together every few seconds: each call waits for a server."""
+
+    def __init__(self, tracking: Tracking, run: str) -> None:
+        self._tracking, self._run = tracking, run
+        self._steps: list[tuple[int, dict[str, float]]] = []
+        self._told_s = time.monotonic()
+
+    def on_step(self, record: StepRecord) -> None:
+        """See `Reports.on_step`."""
+        figures = {f"step/{k}": v for k, v in asdict(record).items() if k not in WITHOUT_CURVE}
+        self._steps.append((record.step, figures))
+        if time.monotonic() - self._told_s >= STEPS_TOLD_EVERY_S:
+            self._tell_steps()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """See `Reports.on_epoch`."""
+        self._tell_steps()
+        self._tracking.log_metrics(self._run, asdict(record), step=record.epoch)
+
+    def _tell_steps(self) -> None:
+        self._tracking.log_series(self._run, self._steps)
+        self._steps, self._told_s = [], time.monotonic()
 
 
 def read_records(training: Place) -> list[dict[str, Any]]:

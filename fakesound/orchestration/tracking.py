@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,11 +145,16 @@ class Tracking:
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, Any], step: int = 0) -> None:
         """Log the finite numbers among `metrics`; nested mappings become dotted names."""
+        self.log_series(run_id, [(step, metrics)])
+
+    def log_series(self, run_id: str, series: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """As `log_metrics`, for many (step, metrics) at once."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
         flat = [
             Metric(key, float(value), now_ms, step)
+            for step, metrics in series
             for key, value in flatten(metrics).items()
             if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
         ]

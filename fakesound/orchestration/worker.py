@@ -1,21 +1,31 @@
 """One rank of a training, as torchrun starts it: `worker PLACE_URI RUN_ID`.
 
-Rank 0 reports each epoch to the tracking run. A rank that fails leaves its traceback in torch elastic's error
-file, which is how the launcher comes to know it.
+Rank 0 reports to the tracking run. A rank that fails leaves its traceback in torch elastic's error file,
+which is how the launcher comes to know it. SIGTERM or SIGUSR1 to any rank ends all of them with
+INTERRUPTED_EXIT_CODE once a checkpoint is written: start the same again, and the training goes on.
 """
 
+import os
 import sys
+import traceback
+from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from fakesound.core.errors import UserError
+from fakesound.core.progress import say
 from fakesound.core.store import Place, Store
-from fakesound.orchestration.epochs import reporter
+from fakesound.orchestration.epochs import TrackingReports
 from fakesound.orchestration.process import end_with_run
 from fakesound.orchestration.tracking import Tracking
+from fakesound.training.interruption import (
+    INTERRUPTED_EXIT_CODE,
+    InterruptedTrainingError,
+    Interruption,
+)
 from fakesound.training.ranks import Ranks
 from fakesound.training.request import TrainingRequest
-from fakesound.training.trainer import EpochRecord, train
+from fakesound.training.trainer import train
 
 REQUEST_NAME = "request.json"
 
@@ -25,19 +35,39 @@ def main() -> None:
     """Train as one of the ranks."""
     end_with_run()
     place_uri, run = sys.argv[1:]
-    request = TrainingRequest.read(Place(place_uri).local_path(REQUEST_NAME))
-    ranks = Ranks.from_env()
-    # One rank speaks for all: every rank opening its own run is how tracking servers fill with rubbish.
-    report = reporter(Tracking(Store(request.store_url)), run) if ranks.is_first else _keep_quiet
+    interruption = Interruption()
     try:
-        train(request, ranks, report)
+        with interruption.on_signals():
+            request = TrainingRequest.read(Place(place_uri).local_path(REQUEST_NAME))
+            ranks = Ranks.from_env()
+            train(request, ranks, _reports(request, run) if ranks.is_first else None, interruption)
+    except InterruptedTrainingError as error:
+        say(str(error))
+        sys.exit(INTERRUPTED_EXIT_CODE)
     except UserError as error:  # subclasses too: the launcher knows it by this name
         raise UserError(str(error)) from None
 
 
-def _keep_quiet(record: EpochRecord) -> None:
-    pass
+def _reports(request: TrainingRequest, run: str) -> TrackingReports:
+    """One rank speaks for all: every rank opening its own run is how tracking servers fill with rubbish."""
+    return TrackingReports(Tracking(Store(request.store_url)), run)
+
+
+def end() -> NoReturn:
+    """Train, and end this process without taking the interpreter down: that would join threads of gloo, which
+    may wait for a rank that is gone, or for the lock that the joining thread holds."""
+    code: object = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":
-    main()
+    end()

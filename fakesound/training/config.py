@@ -42,7 +42,8 @@ class LossConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """Learning rate by step: linear warm-up, cosine, constant cool-down, as shares of all steps.
+    """Learning rate by step: linear warm-up, cosine, constant cool-down, as shares of all steps
+    (`schedule.lr_at` has the formula).
 
     The study's 50 + 300 + 50 epochs are the shares 1/8, 3/4, 1/8.
 
@@ -52,6 +53,7 @@ class ScheduleConfig(Config):
         floor_lr: where the cosine ends; cool-down stays there.
         warmup_share: of all steps.
         cooldown_share: of all steps.
+        cosine_cycles: how often the cosine runs from the peak to the floor: all but one are warm restarts.
     """
 
     peak_lr: float = Field(default=5e-4, gt=0)
@@ -59,6 +61,7 @@ class ScheduleConfig(Config):
     floor_lr: float = Field(default=1e-5, ge=0)
     warmup_share: float = Field(default=0.125, ge=0, le=1)
     cooldown_share: float = Field(default=0.125, ge=0, le=1)
+    cosine_cycles: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _shares_and_rates_fit(self) -> Self:
@@ -155,6 +158,10 @@ class InitialWeights(Config):
             raise ValueError(f"{values} cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
+# Values of a TrainingConfig that change nothing about what comes out.
+WITHOUT_EFFECT = {"keep_checkpoints", "checkpoint_every_steps", "notice_s", "log_every_steps"}
+
+
 class TrainingConfig(Config):
     """Everything about training that is not the model or the features.
 
@@ -169,7 +176,18 @@ class TrainingConfig(Config):
         clip_norm: largest norm of the gradient.
         initial_weights: path of a ViM ImageNet checkpoint to start from; None draws all weights.
         precision: `bf16` is autocast with float32 master weights on CUDA; a CPU trains in float32 either way.
+            It has float32's range, so that gradients need no loss scaler and checkpoints hold none.
+        accumulate_steps: each process computes the gradient of its part of a step in so many pieces, for less
+            memory. It is the gradient of the whole; only batch normalisation sees the pieces.
+        activation_checkpointing: compute the blocks' activations again for the gradient instead of keeping
+            them: the same gradient, less memory, more time. For models over patches.
+        compile: run the network through torch.compile: a long start, then perhaps faster steps.
+        ema_decay: validate and keep an exponential moving average of the weights (`ema.WeightAverage`) and
+            not the last ones; None does not.
         keep_checkpoints: how many of the latest are kept.
+        checkpoint_every_steps: write checkpoints also within an epoch; None only at its end.
+        notice_s: how long a process may still run after it was asked to stop (SIGTERM, SIGUSR1).
+        log_every_steps: how often figures of steps are reported.
         loss: see `LossConfig`.
         schedule: see `ScheduleConfig`.
         augment: see `AugmentConfig`.
@@ -186,7 +204,14 @@ class TrainingConfig(Config):
     clip_norm: float = Field(default=1.0, gt=0)
     initial_weights: InitialWeights | None = None
     precision: Literal["float32", "bf16"] = "float32"
+    accumulate_steps: int = Field(default=1, ge=1)
+    activation_checkpointing: bool = False
+    compile: bool = False
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
     keep_checkpoints: int = Field(default=2, ge=1)
+    checkpoint_every_steps: int | None = Field(default=None, gt=0)
+    notice_s: float = Field(default=30.0, gt=0)
+    log_every_steps: int = Field(default=10, ge=1)
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -202,7 +227,8 @@ class TrainingConfig(Config):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What determines a training, as JSON values: of initial weights the content, not where they lie."""
-        values = self.model_dump(mode="json")
+        """What determines a training, as JSON values: of initial weights the content, not where they lie, and
+        nothing of when it is saved or told of."""
+        values = self.model_dump(mode="json", exclude=WITHOUT_EFFECT)
         start = values.pop("initial_weights")
         return values if start is None else values | {"initial_weights_sha256": start["sha256"]}

@@ -46,8 +46,8 @@ class StepPlan(NamedTuple):
         num_clips: clips of the step over all processes.
         num_frames: their frames.
         window: the steps of a window stand together, and so do their clips in the files.
-        group_clips: (G,) clips of each group over all processes, up to the last group that the epoch has; None
-            where groups do not matter.
+        group_clips: (G,) clips of each group over all processes, up to the last group that the epoch has;
+            None where groups do not matter.
         group_frames: (G,) their frames.
     """
 
@@ -74,7 +74,7 @@ class StepPlan(NamedTuple):
 def plan_training(
     bank: "ClipBank", config: TrainingConfig, *, epoch: int, rank: int = 0, world_size: int = 1
 ) -> list[StepPlan]:
-    """This process's part of every step of an epoch: which clips (`draw_clips`), in what order (`plan_epoch`).
+    """This process's part of every step of an epoch: the clips of `draw_clips` in the order of `plan_epoch`.
 
     Args:
         bank: the training clips.
@@ -88,7 +88,7 @@ def plan_training(
     """
     if config.augment.cutmix_probability and SPLICE.mechanism in bank.mechanisms:
         raise UserError(
-            "some training clips are forged by splicing in genuine sound, which cutmix does to genuine clips: "
+            "some training clips are forged by splicing in genuine sound, as cutmix does to genuine ones: "
             "one sound would have both labels. Set training.augment.cutmix_probability=0, or leave "
             f"{SPLICE.mechanism} out of training (unseen)"
         )

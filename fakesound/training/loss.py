@@ -75,8 +75,8 @@ def detection_loss(output: DetectorOutput, targets: Targets, config: LossConfig)
     frame = (1/T) sum_i sum_t w_it l(y_it, p_it), T valid frames of the step, l as `frame_terms`, w as
             `edge_weights` (1 unless asked for).
 
-    Labels y are smoothed, see `smoothed`. Dividing by the counts of the whole step, not of this process, makes
-    the gradient that of the step however its clips are dealt to processes.
+    Labels y are smoothed, see `smoothed`. Dividing by the counts of the whole step, not of this process,
+    makes the gradient that of the step however its clips are dealt to processes.
     """
     return _mean(_loss_terms(output, targets, config), targets, config)
 
@@ -88,9 +88,9 @@ class GroupWeights:
             + (1 - alpha) * mean frame loss of their frames;
     after the step, q_g <- q_g exp(step * L_g), scaled to sum to 1.
 
-    As in the authors' code all groups of a step count at once, and one that the step lacks has loss 0. Unlike in
-    their algorithm a step's losses move the weights of the next step and not its own, so that a step computed
-    in several pieces has one set of weights. Their adjustment for the size of groups is left out.
+    As in the authors' code all groups of a step count at once, and one that the step lacks has loss 0. Unlike
+    in their algorithm a step's losses move the weights of the next step and not its own, so that a step
+    computed in several pieces has one set of weights. Their adjustment for the size of groups is left out.
 
     Args:
         config: with a `group_dro_step`.
@@ -138,7 +138,7 @@ class GroupWeights:
 
 
 def smoothed(labels: Tensor, smoothing: float) -> Tensor:
-    """(1 - s) y + s/2: a share of the label spread over both classes (Szegedy et al., CVPR 2016, section 7)."""
+    """(1 - s) y + s/2: a share of the label is both classes' alike (Szegedy et al., CVPR 2016, section 7)."""
     return labels * (1 - smoothing) + smoothing / 2
 
 

@@ -1,7 +1,7 @@
 """The processes of one training: who this one is, and what they tell each other."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -59,7 +59,11 @@ class Ranks:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Processes joined (gloo on CPUs, NCCL on GPUs) for the time of the block; nothing for one alone."""
+        """Processes joined (gloo on CPUs, NCCL on GPUs) for the time of the block; nothing for one alone.
+
+        Where the block fails, the others are not waited for, and find the connection gone when this process
+        ends: to take it down in order may wait for ever for a process that is no more.
+        """
         if self.world_size == 1:
             yield
             return
@@ -68,17 +72,23 @@ class Ranks:
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, rank=self.rank, world_size=self.world_size)
-        try:
-            yield
-            dist.barrier()  # nobody leaves while the first process still writes
-        finally:
-            dist.destroy_process_group()
+        yield
+        dist.barrier()  # nobody leaves while the first process still writes
+        dist.destroy_process_group()
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` added up over all processes, in place and returned."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """The largest of each over all processes; waits for it."""
+        if self.world_size == 1:
+            return list(values)
+        told = torch.tensor(values, dtype=torch.float64, device=self.device())
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return told.tolist()
 
     def gather(self, values: Tensor) -> list[Tensor]:
         """`values` of every process, in order of rank; they must be of one shape."""

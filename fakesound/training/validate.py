@@ -33,15 +33,33 @@ class Scores:
 
 
 def score_partition(
-    detector: nn.Module, bank: ClipBank, *, batch_clips: int, ranks: Ranks, device: torch.device
+    detector: nn.Module,
+    bank: ClipBank,
+    *,
+    batch_clips: int,
+    ranks: Ranks,
+    device: torch.device,
+    gives_up: Callable[[], bool] = lambda: False,
 ) -> Scores:
-    """Logits of every clip and frame, on every process. The detector is left in evaluation mode."""
+    """Logits of every clip and frame, on every process. The detector is left in evaluation mode.
+
+    Args:
+        detector: of whose weights every process has the same.
+        bank: the clips.
+        batch_clips: of one process.
+        ranks: this process among the others.
+        device: where the detector is.
+        gives_up: asked before every batch: whether this process may leave its other clips unscored, because
+            nobody will use the scores.
+    """
     clips_N = torch.zeros(len(bank), device=device)
     frames_T = torch.zeros(len(bank.frame_labels), device=device)
     detector.eval()
     with torch.inference_mode():
         plan = plan_validation(bank.num_frames, batch_clips, rank=ranks.rank, world_size=ranks.world_size)
         for step in bank.at_hand(plan):
+            if gives_up():
+                break
             batch = collate(bank, step).to(device)
             output = detector(batch.features_BFM, batch.mask_BF)
             clips_N[torch.from_numpy(step.clips).to(device)] = output.clip_logits_B.float()
@@ -77,8 +95,8 @@ def validation_score(metrics: dict[str, float], train_loss: float, alpha: float)
     AUC, because it needs no threshold, does not move with prevalence and is steady with few clips; both heads
     and both partitions alike, because clips of unseen families are what the detector is for and clips of seen
     ones steady the choice. A head that is not trained (alpha 0 or 1) is left out, and so are figures that
-    could not be computed; with none at all (a corpus too small to validate on) the score is minus the training
-    loss.
+    could not be computed; with none at all (a corpus too small to validate on) the score is minus the
+    training loss.
 
     Args:
         metrics: `partition/figure` -> value.

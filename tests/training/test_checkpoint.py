@@ -8,12 +8,11 @@ from fakesound.core.store import Place, Store
 from fakesound.training.checkpoint import (
     Checkpoint,
     TrainingState,
-    decode_random_state,
-    encode_random_state,
     load_checkpoint,
     load_latest,
     save_checkpoint,
 )
+from fakesound.training.randomness import encode_random_state
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def checkpoint(step, best_step=None, fill=None):
         request_key="key",
         step=step,
         epoch=step,
-        step_in_epoch=0,
+        epoch_so_far={"steps": 1, "seconds": 0.5, "loader_seconds": 0.1, "sums": [[0.1] * 4]},
         score=0.5,
         best_step=best_step or step,
         best_score=0.5,
@@ -42,7 +41,7 @@ def checkpoint(step, best_step=None, fill=None):
 
 
 def steps(place):
-    return sorted({int(name.split("-")[1][:8]) for name in place.names()})
+    return sorted({int(name.split("-")[1][:8]) for name in place.names() if "step-" in name})
 
 
 def test_comes_back_as_it_was(place):
@@ -165,11 +164,3 @@ def test_tensors_of_another_write_do_not_fit_the_state(place):
 def test_a_checkpoint_of_another_training_is_not_taken(place):
     save_checkpoint(place, checkpoint(1), keep=2)
     assert load_latest(place, "another") is None
-
-
-def test_a_generator_goes_on_where_it_was():
-    generator = torch.Generator().manual_seed(5)
-    text = encode_random_state(generator.get_state())
-    drawn = torch.rand(4, generator=generator)
-    generator.set_state(decode_random_state(text))
-    assert torch.equal(drawn, torch.rand(4, generator=generator))

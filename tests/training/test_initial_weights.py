@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import OnEpoch
 
 from fakesound.core.errors import IntegrityError, UserError
 from fakesound.core.store import Store
@@ -69,7 +70,7 @@ def test_a_resumed_training_no_longer_needs_the_file(make_request, weights):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(request, Ranks(), stop)
+        train(request, Ranks(), OnEpoch(stop))
     weights.unlink()
     train(request, Ranks())
     assert place_of(request).is_complete()

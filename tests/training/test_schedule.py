@@ -55,6 +55,28 @@ def test_rises_then_falls_within_bounds(config, total):
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(curve[top:]))
 
 
+def test_warm_restarts_repeat_the_cosine():
+    """SGDR with T_mult = 1: two cycles of 150 steps are twice the one cycle of 150."""
+    config = STUDY.model_copy(update={"cosine_cycles": 2})
+    curve = [lr_at(step, 400, config) for step in range(400)]
+    cycle = [1e-5 + (5e-4 - 1e-5) * (1 + math.cos(math.pi * k / 150)) / 2 for k in range(150)]
+    assert curve[50:350] == pytest.approx(cycle * 2, rel=1e-12)
+    assert curve[:50] == [lr_at(step, 400, STUDY) for step in range(50)]
+    assert curve[350:] == [1e-5] * 50
+
+
+@given(configs, st.integers(1, 300), st.integers(1, 7))
+def test_restarts_begin_at_the_peak_and_fall(config, total, cycles):
+    config = config.model_copy(update={"cosine_cycles": cycles})
+    start = round(config.warmup_share * total)
+    stop = total - round(config.cooldown_share * total)
+    curve = [lr_at(step, total, config) for step in range(start, stop)]
+    assert not curve or curve[0] == pytest.approx(config.peak_lr)
+    rises = sum(a < b - 1e-12 for a, b in itertools.pairwise(curve))
+    assert rises <= cycles - 1
+    assert all(config.floor_lr - 1e-12 <= rate <= config.peak_lr + 1e-12 for rate in curve)
+
+
 def test_impossible_schedules_and_steps_are_refused():
     with pytest.raises(UserError, match="must not exceed 1"):
         ScheduleConfig.parse({"warmup_share": 0.6, "cooldown_share": 0.6})

@@ -1,0 +1,60 @@
+"""How a detector is run while it is trained: in many processes, compiled, recomputing what it lets go."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from fakesound.core.errors import UserError
+from fakesound.models.detector import Detector
+from fakesound.training.config import TrainingConfig
+from fakesound.training.ranks import Ranks
+
+
+def prepare(detector: Detector, config: TrainingConfig, ranks: Ranks, device: torch.device) -> nn.Module:
+    """What to call in training in place of `detector`, whose weights it trains.
+
+    Raises:
+        UserError: an option is not for this model.
+    """
+    if config.activation_checkpointing:
+        recompute_activations(detector)
+    if config.compile:
+        detector.network.compile(dynamic=True)  # in place: names of weights stay what they are
+    if ranks.world_size == 1:
+        return detector
+    # Buffers are shared once an epoch, before anything reads them, not at every step.
+    return DistributedDataParallel(
+        detector,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+
+
+def recompute_activations(detector: Detector) -> None:
+    """Keep of each block only what enters it (Chen et al., "Training Deep Nets with Sublinear Memory Cost",
+    arXiv 1604.06174). Dropout draws the same again.
+
+    Raises:
+        UserError: a model without such blocks. (Those of CNNs would update running statistics twice.)
+    """
+    from fakesound.models.token_network import ResidualBlock
+
+    blocks = [module for module in detector.modules() if isinstance(module, ResidualBlock)]
+    if not blocks:
+        raise UserError(
+            "training.activation_checkpointing is for models over patches: vim, transformer, mamba2"
+        )
+    for block in blocks:
+        block.forward = partial(_forward_again, block.forward)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _forward_again(forward: Callable[..., Any], *inputs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+    return checkpoint(forward, *inputs, use_reentrant=False)
