@@ -87,7 +87,12 @@ def loader_clips_per_s(pointer: Pointer) -> float:
     config = TrainingConfig()
     mean_M, std_M = bank.statistics()
     augmentation = Augmentation(
-        config=config.augment, scale=features.config.scale, mean_M=mean_M, std_M=std_M, seed=0
+        config=config.augment,
+        scale=features.config.scale,
+        silence=features.config.silence,
+        mean_M=mean_M,
+        std_M=std_M,
+        seed=0,
     )
     taken_s = []
     for epoch in range(2):

@@ -11,7 +11,7 @@ import numpy as np
 from fakesound.core.progress import say
 from fakesound.core.store import Place
 from fakesound.training.config import TrainingConfig
-from fakesound.training.data import Batch, ClipBank, StepPlan, plan_epoch
+from fakesound.training.data import Batch, ClipBank, StepPlan, plan_training
 from fakesound.training.divergence import (
     DIVERGED_NAME,
     LOWER_IT,
@@ -161,11 +161,9 @@ class EpochLoop:
 
     def _plan(self, rank: int) -> list[StepPlan]:
         """The steps of this epoch as process `rank` sees them."""
-        return plan_epoch(
-            self.clips.num_frames,
-            self.clips.row_groups,
-            batch_clips=self.config.batch_clips,
-            seed=self.config.seed,
+        return plan_training(
+            self.clips,
+            self.config,
             epoch=self.live.state.epoch,
             rank=rank,
             world_size=self.ranks.world_size,

@@ -14,7 +14,7 @@ from fakesound.models.detector import Detector
 from fakesound.training.augment import Augmentation
 from fakesound.training.config import TrainingConfig
 from fakesound.training.data import Batch, ClipBank, StepPlan, collate
-from fakesound.training.loss import detection_loss
+from fakesound.training.loss import GroupWeights, detection_loss
 from fakesound.training.ranks import Ranks
 from fakesound.training.schedule import lr_at
 
@@ -33,6 +33,7 @@ class Stepper:
         device: where the detector is.
         clips: to train on.
         augmentation: of them.
+        groups: weigh the clips' groups; None minimises the mean loss.
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class Stepper:
     device: torch.device
     clips: ClipBank
     augmentation: Augmentation
+    groups: GroupWeights | None = None
 
     @property
     def uses_bf16(self) -> bool:
@@ -72,13 +74,18 @@ class Stepper:
                 losses.append(self._add_gradient(batch.to(self.device)))
         norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm)
         self.optimizer.step()
+        if self.groups is not None:
+            self.groups.finish_step(self.ranks.sum)
         self.optimizer.zero_grad(set_to_none=True)
         return torch.cat([torch.stack(losses).sum(0), norm[None]])
 
     def _add_gradient(self, batch: Batch) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.uses_bf16):
             output = self.model(batch.features_BFM, batch.mask_BF)
-        losses = detection_loss(output, batch.targets, self.config.loss)
+        if self.groups is not None:
+            losses = self.groups(output, batch.targets)
+        else:
+            losses = detection_loss(output, batch.targets, self.config.loss)
         # Gradients are averaged over processes, but the losses are shares that add up.
         (losses.total * self.ranks.world_size).backward()
         return torch.stack([losses.total, losses.clip, losses.frame]).detach()
@@ -96,4 +103,4 @@ def cut(plan: StepPlan, pieces: int) -> Iterator[StepPlan]:
     Losses are divided by the counts of the whole step, so that the pieces' gradients add up to its gradient.
     """
     for places in np.array_split(np.arange(len(plan.clips)), min(pieces, len(plan.clips))):
-        yield plan._replace(clips=plan.clips[places], is_padding=plan.is_padding[places])
+        yield plan.part(places)

@@ -122,6 +122,7 @@ class _Training:
         self.augmentation = Augmentation(
             config=self.config.augment,
             scale=front_end.scale,
+            silence=front_end.silence,
             mean_M=mean_M,
             std_M=std_M,
             seed=self.config.seed,
@@ -130,7 +131,14 @@ class _Training:
         self.detector = build_detector(request.model, front_end.num_mels)
         self.detector.set_normalisation(torch.from_numpy(mean_M), torch.from_numpy(std_M))
         self.detector.to(self.device)
-        self.live = LiveState(self.detector, self.config, request.key(), ranks=ranks, device=self.device)
+        self.live = LiveState(
+            self.detector,
+            self.config,
+            request.key(),
+            ranks=ranks,
+            device=self.device,
+            num_groups=self.train_clips.num_groups,
+        )
         self.loop = self._loop()
 
     def run(self) -> bool:
@@ -164,6 +172,7 @@ class _Training:
             device=self.device,
             clips=self.train_clips,
             augmentation=self.augmentation,
+            groups=self.live.groups,
         )
         return EpochLoop(
             config=self.config,
@@ -223,7 +232,7 @@ class _Training:
         means = mean_of_steps(progress.sums, progress.steps, self.ranks)
         started_s = time.monotonic()
         validation = self._validate()
-        score = validation_score(validation, means.loss)
+        score = validation_score(validation, means.loss, self.config.loss.alpha)
         best_score = live.state.best_score
         record = EpochRecord(
             epoch=live.state.epoch + 1,

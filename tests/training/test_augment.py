@@ -16,6 +16,7 @@ def augmentation(config, scale="log", seed=3, mels=12):
         scale=scale,
         mean_M=np.full(mels, -7, np.float32),
         std_M=np.full(mels, 2, np.float32),
+        silence=-18.4,
         seed=seed,
     )
 

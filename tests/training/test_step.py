@@ -70,13 +70,14 @@ def test_the_gradient_of_the_pieces_is_that_of_the_whole_batch(bank, pieces):
 
 @given(st.integers(1, 20), st.integers(1, 30))
 def test_a_step_is_cut_into_pieces_that_are_not_empty(clips, pieces):
-    plan = StepPlan(np.arange(clips), np.arange(clips) % 2 == 0, 50, 900, 3)
+    own = np.arange(clips)
+    plan = StepPlan(own, own % 3, own[::-1], own % 2 == 0, num_clips=50, num_frames=900, window=3)
     parts = list(cut(plan, pieces))
     assert len(parts) == min(clips, pieces)
     assert max(len(part.clips) for part in parts) - min(len(part.clips) for part in parts) <= 1
-    assert np.concatenate([part.clips for part in parts]).tolist() == plan.clips.tolist()
-    assert np.concatenate([part.is_padding for part in parts]).tolist() == plan.is_padding.tolist()
-    assert all(part[2:] == plan[2:] for part in parts)
+    for k, whole in enumerate(plan[:4]):
+        assert np.concatenate([part[k] for part in parts]).tolist() == whole.tolist()
+    assert all(part[4:] == plan[4:] for part in parts)
 
 
 def test_processes_that_accumulate_exchange_whole_gradients(tiny_model_without_chance, make_request):
