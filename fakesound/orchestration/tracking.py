@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,20 @@ class Tracking:
         ]
         for start in range(0, len(flat), MAX_METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=flat[start : start + MAX_METRICS_PER_CALL])
+
+    @contextmanager
+    def system_metrics(self, run_id: str) -> Iterator[None]:
+        """For the time of the block, track this machine every ten seconds: processors, memory, disk, network,
+        GPUs (`system/…`).
+        """
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags on a run."""

@@ -159,7 +159,13 @@ class InitialWeights(Config):
 
 
 # Values of a TrainingConfig that change nothing about what comes out.
-WITHOUT_EFFECT = {"keep_checkpoints", "checkpoint_every_steps", "notice_s", "log_every_steps"}
+WITHOUT_EFFECT = {
+    "keep_checkpoints",
+    "checkpoint_every_steps",
+    "notice_s",
+    "log_every_steps",
+    "samples_every_epochs",
+}
 
 
 class TrainingConfig(Config):
@@ -188,6 +194,7 @@ class TrainingConfig(Config):
         checkpoint_every_steps: write checkpoints also within an epoch; None only at its end.
         notice_s: how long a process may still run after it was asked to stop (SIGTERM, SIGUSR1).
         log_every_steps: how often figures of steps are reported.
+        samples_every_epochs: how often some validation clips are shown; None never does.
         loss: see `LossConfig`.
         schedule: see `ScheduleConfig`.
         augment: see `AugmentConfig`.
@@ -212,6 +219,7 @@ class TrainingConfig(Config):
     checkpoint_every_steps: int | None = Field(default=None, gt=0)
     notice_s: float = Field(default=30.0, gt=0)
     log_every_steps: int = Field(default=10, ge=1)
+    samples_every_epochs: int | None = Field(default=5, ge=1)
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
