@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compile": {"compile": True},
     "ema": {"ema_decay": 0.999},
 }
+FOR_BLOCKS = ("activation_checkpointing", "compile")
 WARM_UP_STEPS, MEASURED_STEPS, BATCH_CLIPS = 6, 12, 8
 
 
@@ -132,7 +133,7 @@ def main() -> None:
     for number in range(arguments.rounds):
         for model in arguments.models:
             for variant in arguments.variants:
-                if variant == "activation_checkpointing" and model == "fcn_resnet":
+                if variant in FOR_BLOCKS and model == "fcn_resnet":
                     continue
                 for processes in arguments.processes:
                     place = f"{arguments.store}/round-{number}-{os.getpid()}"

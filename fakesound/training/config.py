@@ -187,7 +187,8 @@ class TrainingConfig(Config):
             memory. It is the gradient of the whole; only batch normalisation sees the pieces.
         activation_checkpointing: compute the blocks' activations again for the gradient instead of keeping
             them: the same gradient, less memory, more time. For models over patches.
-        compile: run the network through torch.compile: a long start, then perhaps faster steps.
+        compile: run the blocks through torch.compile: a start of a minute, then perhaps faster steps;
+            on a CPU they were slower. For models over patches, not together with activation_checkpointing.
         ema_decay: validate and keep an exponential moving average of the weights (`ema.WeightAverage`) and
             not the last ones; None does not.
         keep_checkpoints: how many of the latest are kept.
@@ -232,6 +233,12 @@ class TrainingConfig(Config):
                 "loss.group_dro_step needs clips of one group each: set augment.mixup_probability and "
                 "augment.cutmix_probability to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_run_one_way(self) -> Self:
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("choose one of compile and activation_checkpointing")
         return self
 
     def identity(self) -> dict[str, Any]:
