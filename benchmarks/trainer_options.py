@@ -1,6 +1,6 @@
 """What options of the trainer cost and save: clips per second, share of waiting, memory, of the real trainer.
 
-    python benchmarks/training.py --store store --json training.json [--processes 1 2] [--threads 1]
+    python benchmarks/trainer_options.py --store store --json training.json [--processes 1 2] [--threads 1]
 
 Every variant trains for a few steps in processes of its own, `--rounds` times in turn; figures are the median
 over rounds of what the trainer reports of its last steps. The first step, which compiles, is told apart; peak
