@@ -218,6 +218,7 @@ def sweep(
 @click.option("--role", type=click.Choice(["detector", "baseline"]), default="detector", show_default=True)
 @click.option("--best", type=click.Path(exists=True, dir_okay=False), help="File that `sweep --out` wrote.")
 @click.option("--launcher", default="local", show_default=True, help="local or volcano.")
+@click.option("--image", default="", help="Container image of the processes, for the launcher volcano.")
 @click.option("--out", help="Pointer file to write.")
 def train(
     *,
@@ -230,6 +231,7 @@ def train(
     role: str,
     best: str | None,
     launcher: str,
+    image: str,
     out: str | None,
 ) -> None:
     """Train one model; prints `validation_score=…` after every epoch."""
@@ -243,7 +245,7 @@ def train(
         features=features,
         run=run,
         launcher=launcher,
-        image="",
+        image=image,
         training_out=out,
     )
 

@@ -15,6 +15,7 @@ from fakesound.corpora.config import CorpusConfig
 from fakesound.evaluation.config import EvaluationConfig
 from fakesound.features.config import FeatureConfig
 from fakesound.models.config import BudgetConfig, FCNResNetConfig, ModelConfig, VisionMambaConfig
+from fakesound.orchestration.launch_config import LaunchConfig
 from fakesound.training.config import TrainingConfig
 
 PRESETS = ("builtin", "folder", "laboratory")
@@ -38,18 +39,6 @@ class SweepConfig(Config):
     max_trial_hours: float | None = Field(default=None, gt=0)
     epochs: int = Field(default=3, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**31)
-
-
-class LaunchConfig(Config):
-    """How training is spread over processes.
-
-    Attributes:
-        processes: ranks; each takes `training.batch_clips / processes` clips of a step.
-        threads_per_process: of OpenMP.
-    """
-
-    processes: int = Field(default=2, gt=0)
-    threads_per_process: int = Field(default=1, gt=0)
 
 
 class RunConfig(Config):

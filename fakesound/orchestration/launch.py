@@ -1,55 +1,32 @@
-"""Launching a distributed training: a pure description of the job, and where it runs."""
+"""Launching a distributed training: who can, and what any of them does about a job that was lost."""
 
-import json
-import logging
-import os
-import sys
-import tempfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn, Protocol
 
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
-from fakesound.orchestration.process import RUN_PID
+from fakesound.core.store import Store
+from fakesound.orchestration.launch_config import LaunchConfig
+from fakesound.orchestration.rank_failure import TrainingFailedError
+from fakesound.orchestration.training_app import TrainingJob
 
-if TYPE_CHECKING:
-    from torchx.schedulers import SchedulerFactory
-    from torchx.specs import AppDef, AppStatus
-
-WORKER_MODULE = "fakesound.orchestration.worker"
-ROLE = "trainer"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """One training to launch.
-
-    Attributes:
-        name: of the job, a DNS label.
-        arguments: of the worker module.
-        processes: ranks on the one node.
-        threads_per_process: of OpenMP.
-        python: interpreter that has fakesound installed.
-        image: container image; the local scheduler ignores it.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    processes: int
-    threads_per_process: int
-    python: str
-    image: str
+LOCAL, VOLCANO = "local", "volcano"
+TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 
 
-class TrainingFailedError(RuntimeError):
-    """A training process failed; the message ends with the traceback of the rank that failed first."""
+class JobLostError(Exception):
+    """A job ended early, through nothing a rank reported: preempted, killed, its node gone."""
 
 
 class Launcher(Protocol):
     """Runs a training job to its end."""
 
     def run(self, job: TrainingJob) -> None:
-        """Start the job, show its output, wait for it.
+        """Start the job, show its output, wait for it; start it again where it was lost.
 
         Raises:
             TrainingFailedError: a rank failed.
@@ -58,99 +35,81 @@ class Launcher(Protocol):
         ...
 
 
-def training_app(job: TrainingJob) -> "AppDef":
-    """The torchx application of a job: torchrun on one node, ranks meeting at a free port of their own."""
-    from torchx.specs import AppDef, Resource, Role
-
-    role = Role(
-        name=ROLE,
-        image=job.image,
-        entrypoint=job.python,
-        args=[
-            "-m",
-            "torch.distributed.run",
-            "--nnodes=1",
-            f"--nproc-per-node={job.processes}",
-            "--rdzv-backend=c10d",
-            "--rdzv-endpoint=127.0.0.1:0",  # port 0: each job finds a free one
-            "--local-addr=127.0.0.1",
-            "--max-restarts=0",
-            "--role=rank",
-            "--tee=3",
-            "-m",
-            WORKER_MODULE,
-            *job.arguments,
-        ],
-        env={
-            "OMP_NUM_THREADS": str(job.threads_per_process),
-            "NUMBA_NUM_THREADS": str(job.threads_per_process),
-            "PYTHONUNBUFFERED": "1",
-            "LOGLEVEL": "ERROR",
-        },
-        resource=Resource(cpu=job.processes * job.threads_per_process, gpu=0, memMB=-1),
-        num_replicas=1,
-    )
-    return AppDef(name=job.name, roles=[role])
-
-
-class LocalLauncher:
-    """Runs on this machine through torchx's `local_cwd` scheduler."""
-
-    def run(self, job: TrainingJob) -> None:
-        """See `Launcher.run`."""
-        from torchx.runner.api import Runner
-        from torchx.schedulers.local_scheduler import create_scheduler
-
-        logging.getLogger("torchx").setLevel(logging.ERROR)
-        os.environ.setdefault(RUN_PID, str(os.getpid()))  # ranks end with the run, or else with this process
-        app = training_app(job)
-        factories = {"local_cwd": cast("SchedulerFactory", create_scheduler)}
-        status: AppStatus | None = None
-        with tempfile.TemporaryDirectory() as logs, Runner("fakesound", factories) as runner:
-            handle = runner.run(app, scheduler="local_cwd", cfg={"log_dir": logs})
-            for line in runner.log_lines(handle, ROLE, k=0, should_tail=True):
-                _show(line.rstrip("\n"))
-            status = runner.wait(handle, wait_interval=0.2)
-        if status is None or status.state.name != "SUCCEEDED":
-            raise _failure(status)
-
-
-def _show(line: str) -> None:
-    """A rank's own words are progress; the agent's and gloo's are for the complete log."""
-    if line.startswith("[rank") and "[Gloo]" not in line:
-        say(line)
-    else:
-        print(line, file=sys.stderr, flush=True)
-
-
-def _failure(status: "AppStatus | None") -> Exception:
-    """What went wrong, in the words of the rank that failed first."""
-    structured = status.structured_error_msg if status else ""
-    try:
-        message = json.loads(structured)["message"]
-        text = message if isinstance(message, str) else message["message"]
-        trace = "" if isinstance(message, str) else message["extraInfo"]["py_callstack"]
-    except (ValueError, KeyError, TypeError):
-        return TrainingFailedError("a training process died without a traceback (killed, or out of memory)")
-    name, _, rest = text.partition(": ")
-    if name == UserError.__name__:  # worker.py sees to the name
-        return UserError(rest)
-    return TrainingFailedError(f"a training process failed: {text}\n\n{trace.rstrip()}")
-
-
-def get_launcher(name: str) -> Launcher:
+def get_launcher(name: str, launch: LaunchConfig, store: Store, image: str) -> Launcher:
     """The launcher of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: as `check_launcher`, and where pods would have no image.
     """
-    check_launcher(name)
-    return LocalLauncher()
+    check_launcher(name, launch, store)
+    if name == LOCAL:
+        from fakesound.orchestration.local_launcher import LocalLauncher
+
+        return LocalLauncher()
+    if not image:
+        raise UserError("launcher volcano needs a container image that has fakesound installed: --image NAME")
+    from fakesound.orchestration.volcano import VolcanoLauncher
+
+    return VolcanoLauncher.connect(launch.cluster.namespace, store)
 
 
-def check_launcher(name: str) -> None:
-    """Refuse what `get_launcher` would, without importing anything heavy."""
-    if name == "volcano":
-        raise UserError("launcher 'volcano' is not available yet: use launcher=local")
-    if name != "local":
-        raise UserError(f"no launcher {name!r}; known: local, volcano")
+def check_launcher(name: str, launch: LaunchConfig, store: Store) -> None:
+    """Refuse what cannot be launched, without importing anything heavy.
+
+    Raises:
+        UserError: there is no such launcher, or it cannot do what the configuration asks.
+    """
+    if name == LOCAL:
+        if launch.nodes > 1:
+            raise UserError(f"launcher local has one node, not {launch.nodes}: launch.nodes=1, or volcano")
+    elif name == VOLCANO:
+        _check_store(launch.cluster.store_claim, store)
+    else:
+        raise UserError(f"no launcher {name!r}; known: {LOCAL}, {VOLCANO}")
+
+
+def _check_store(claim: str | None, store: Store) -> None:
+    if store.local_root is not None and claim is None:
+        raise UserError(
+            f"launcher volcano: pods do not see the folder {store.url}; use a remote store (s3://…), or name "
+            "the volume claim that holds it: launch.cluster.store_claim"
+        )
+    if store.local_root is None and claim is not None:
+        raise UserError(f"launch.cluster.store_claim is for a store in a folder, and {store.url} is remote")
+
+
+def until_done(attempt: Callable[[], None], max_resubmits: int) -> None:
+    """Call `attempt` again whenever it loses its job; each goes on from the last checkpoint.
+
+    Raises:
+        TrainingFailedError: it was lost once more than that.
+    """
+    for left in reversed(range(max_resubmits + 1)):
+        try:
+            return attempt()
+        except JobLostError as lost:
+            if not left:
+                raise TrainingFailedError(
+                    f"the training was lost: {lost}. Given up after {max_resubmits + 1} attempts; the same "
+                    "command goes on from the last checkpoint"
+                ) from None
+            say(f"the training was lost: {lost}. Submitted again ({left - 1} more times if need be)")
+    return None
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """For the time of the block SIGTERM raises SystemExit: what was launched can be ended in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # a handler can be set by the main thread alone
+        return
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # said once; what follows is not to be cut short
+        raise SystemExit(TERMINATED_EXIT_CODE)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

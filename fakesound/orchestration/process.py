@@ -13,6 +13,7 @@ from typing import ParamSpec, TextIO, TypeVar
 
 from fakesound.core.errors import UserError
 from fakesound.core.lifetime import end_with
+from fakesound.core.progress import say
 
 STEP_LINES = "FAKESOUND_STEP_LINES"
 RUN_PID = "FAKESOUND_RUN_PID"
@@ -67,6 +68,14 @@ def run_step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     out.write("".join(f"{mark}{line}\n" for line in text.rstrip().split("\n")))
     out.flush()
     sys.exit(code)
+
+
+def show(line: str, where: str = "") -> None:
+    """A line of a training's log: a rank's own words are progress, the agent's and gloo's a record."""
+    if line.startswith("[rank") and "[Gloo]" not in line:
+        say(f"{where}{line}")
+    else:
+        print(f"{where}{line}", file=sys.stderr, flush=True)
 
 
 def end_with_run() -> None:

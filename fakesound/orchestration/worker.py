@@ -1,8 +1,9 @@
 """One rank of a training, as torchrun starts it: `worker PLACE_URI RUN_ID`.
 
-Rank 0 reports to the tracking run. A rank that fails leaves its traceback in torch elastic's error file,
-which is how the launcher comes to know it. SIGTERM or SIGUSR1 to any rank ends all of them with
-INTERRUPTED_EXIT_CODE once a checkpoint is written: start the same again, and the training goes on.
+Rank 0 reports to the tracking run. A rank that fails says so in a marked line of its log, which is how the
+launcher comes to know it (`rank_failure`). SIGTERM or SIGUSR1 to any rank ends all of them with
+INTERRUPTED_EXIT_CODE once a checkpoint is written: start the same again, and the training goes on. A rank never
+outlives the torchrun that started it: its successor may already be starting.
 """
 
 import os
@@ -12,11 +13,12 @@ from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from fakesound.core.errors import UserError
+from fakesound.core.lifetime import end_with_parent
 from fakesound.core.progress import say
 from fakesound.core.store import Place, Store
 from fakesound.orchestration.epochs import TrackingReports
 from fakesound.orchestration.process import end_with_run
+from fakesound.orchestration.rank_failure import announce
 from fakesound.orchestration.tracking import Tracking
 from fakesound.training.interruption import (
     INTERRUPTED_EXIT_CODE,
@@ -34,6 +36,7 @@ REQUEST_NAME = "request.json"
 def main() -> None:
     """Train as one of the ranks."""
     end_with_run()
+    end_with_parent()
     place_uri, run = sys.argv[1:]
     interruption = Interruption()
     try:
@@ -44,8 +47,9 @@ def main() -> None:
     except InterruptedTrainingError as error:
         say(str(error))
         sys.exit(INTERRUPTED_EXIT_CODE)
-    except UserError as error:  # subclasses too: the launcher knows it by this name
-        raise UserError(str(error)) from None
+    except Exception as error:
+        announce(error)
+        raise
 
 
 def _reports(request: TrainingRequest, run: str) -> TrackingReports:

@@ -31,10 +31,10 @@ def open_run(*, store: str, config: str, recordings: str, launcher: str, sweeper
     Raises:
         UserError: any of these cannot be used.
     """
-    check_launcher(launcher)
     check_sweeper(sweeper)
     run_config = RunConfig.load(config)
     opened = Store(store)
+    check_launcher(launcher, run_config.launch, opened)
     tracking = Tracking(opened)
     for abandoned in tracking.running():
         if _is_gone(abandoned.data.tags.get(PROCESS_TAG, "")):

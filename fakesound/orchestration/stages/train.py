@@ -1,7 +1,6 @@
 """Training one model on all ranks of the configuration."""
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from fakesound.models.detector import count_parameters
 from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.detectors import copy_detector
 from fakesound.orchestration.epochs import SCORE, backfill, read_records
-from fakesound.orchestration.launch import TrainingJob, get_launcher
+from fakesound.orchestration.launch import LOCAL, get_launcher
+from fakesound.orchestration.launch_config import LaunchConfig
 from fakesound.orchestration.tracking import Tracking
+from fakesound.orchestration.training_app import TrainingJob
 from fakesound.orchestration.worker import REQUEST_NAME
 from fakesound.training.request import TrainingRequest, training_place
 
@@ -48,7 +49,7 @@ def train(
         features: pointer file.
         run: parent tracking run; empty for none.
         launcher: see `launch.get_launcher`.
-        image: container image of the ranks; the local launcher needs none.
+        image: container image of the ranks; the local launcher takes none.
         training_out: pointer file to write; None writes none.
 
     Raises:
@@ -57,7 +58,8 @@ def train(
     """
     opened = Store(store)
     run_config = RunConfig.load(config).with_overrides(_parse_overrides(overrides))
-    request = training_request(run_config, role, Pointer.read(features), opened)
+    engine = get_launcher(launcher, run_config.launch, opened, image)
+    request = training_request(run_config, role, Pointer.read(features), opened, launcher)
     place = training_place(opened, request)
     tracking = Tracking(opened)
     child = tracking.start(
@@ -71,10 +73,10 @@ def train(
         if place.is_complete():
             say(f"{request.model.kind} is already trained: {place.uri}")
         else:
-            say(f"training {request.model.kind} in {request.world_size} processes")
+            say(f"training {request.model.kind} in {request.world_size} process(es)")
             with place.writing(REQUEST_NAME) as path:
                 request.write(path)
-            get_launcher(launcher).run(_job(request, place, child, image, run_config))
+            engine.run(_job(place, child, image, _launch(run_config, launcher)))
         pointer = place.pointer()
         _track(tracking, child, pointer.open())
     except BaseException:
@@ -85,8 +87,10 @@ def train(
         pointer.write(training_out)
 
 
-def training_request(config: RunConfig, role: str, features: Pointer, store: Store) -> TrainingRequest:
-    """What to train in this role.
+def training_request(
+    config: RunConfig, role: str, features: Pointer, store: Store, launcher: str = LOCAL
+) -> TrainingRequest:
+    """What to train in this role, by that launcher.
 
     Raises:
         UserError: there is no such role, or its model cannot be made as large as the budget says.
@@ -100,7 +104,7 @@ def training_request(config: RunConfig, role: str, features: Pointer, store: Sto
         model=_sized_model(config, is_detector, features),
         training=config.training if is_detector else config.baseline_training,
         unseen=config.unseen,
-        world_size=_world_size(config.launch.processes),
+        world_size=_launch(config, launcher).world_size,
     )
 
 
@@ -120,9 +124,12 @@ def _sized_model(config: RunConfig, is_detector: bool, features: Pointer) -> Mod
     return sized
 
 
-def _world_size(processes: int) -> int:
-    """One process a GPU at most: two on one GPU only get in each other's way."""
-    return min(processes, torch.cuda.device_count()) if torch.cuda.is_available() else processes
+def _launch(config: RunConfig, launcher: str) -> LaunchConfig:
+    """One process a GPU of this machine at most: two on one GPU only get in each other's way."""
+    launch = config.launch
+    if launcher != LOCAL or not torch.cuda.is_available():
+        return launch
+    return launch.model_copy(update={"processes": min(launch.processes, torch.cuda.device_count())})
 
 
 def _parse_overrides(text: str) -> list[str]:
@@ -135,15 +142,8 @@ def _parse_overrides(text: str) -> list[str]:
     return values
 
 
-def _job(request: TrainingRequest, place: Place, child: str, image: str, config: RunConfig) -> TrainingJob:
-    return TrainingJob(
-        name=f"train-{place.key}",
-        arguments=(place.uri, child),
-        processes=request.world_size,
-        threads_per_process=config.launch.threads_per_process,
-        python=sys.executable,
-        image=image,
-    )
+def _job(place: Place, child: str, image: str, launch: LaunchConfig) -> TrainingJob:
+    return TrainingJob(name=f"train-{place.key}", arguments=(place.uri, child), launch=launch, image=image)
 
 
 def _track(tracking: Tracking, child: str, place: Place) -> None:
