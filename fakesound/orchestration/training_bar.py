@@ -6,7 +6,7 @@ Ranks have no terminal of their own; PROGRESS_LINES in their environment asks fo
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -15,18 +15,31 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fakesound.core.progress import say
-from fakesound.training.reports import Quiet, StepRecord
+from fakesound.training.reports import EpochRecord, Reports, StepRecord
+from fakesound.training.samples import Sample
 
 PROGRESS_LINES = "FAKESOUND_PROGRESS_LINES"
 PROGRESS_MARK = "fakesound~ "
 
 
-class ProgressLines(Quiet):
-    """Writes every report of steps as a marked line."""
+class WithProgressLines:
+    """Writes every report of steps as a marked line, and passes all reports on."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
 
     def on_step(self, record: StepRecord) -> None:
         """See `Reports.on_step`."""
         say(PROGRESS_MARK + json.dumps(asdict(record)))
+        self._reports.on_step(record)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """See `Reports.on_epoch`."""
+        self._reports.on_epoch(record)
+
+    def on_samples(self, epoch: int, samples: Sequence[Sample]) -> None:
+        """See `Reports.on_samples`."""
+        self._reports.on_samples(epoch, samples)
 
 
 @contextmanager
@@ -62,6 +75,7 @@ class _Bar:
         self._task: TaskID | None = None
 
     def take(self, line: str) -> None:
+        """Move the bar, or show the line."""
         _, found, text = line.partition(PROGRESS_MARK)
         if not found:
             self._show(line)  # rich puts what is written to stdout or stderr above the bar
