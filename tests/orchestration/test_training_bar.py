@@ -4,8 +4,6 @@ import os
 import sys
 from dataclasses import asdict
 
-import pytest
-
 from fakesound.orchestration.training_bar import (
     PROGRESS_LINES,
     PROGRESS_MARK,
@@ -34,16 +32,11 @@ def test_off_a_terminal_lines_are_shown_as_they_are():
     assert shown == ["[rank0]:epoch 1/2: loss 0.5"]
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", Terminal())
+def test_on_a_terminal_marked_lines_move_the_bar_and_others_are_shown(monkeypatch):
+    shown, terminal = [], Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
-    return sys.stdout
-
-
-def test_on_a_terminal_marked_lines_move_the_bar_and_others_are_shown(terminal):
-    shown = []
     with training_bar(shown.append) as take:
         assert os.environ[PROGRESS_LINES] == "1"
         take(f"[rank0]:{PROGRESS_MARK}{json.dumps(asdict(record(6)))}")
