@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from fakesound.cli.attacks import attacks
 from fakesound.core.errors import UserError
@@ -53,12 +54,8 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 run_option = click.option(
     "--run", envvar=RUN_VARIABLE, default="", help=f"Parent run in MLflow (or {RUN_VARIABLE})."
 )
-features_option = click.option(
-    "--features",
-    envvar=FEATURES_VARIABLE,
-    required=True,
-    help=f"Pointer file that `features` wrote, or its content (or {FEATURES_VARIABLE}).",
-)
+FEATURES_HELP = f"Pointer file that `features` wrote, or its content (or {FEATURES_VARIABLE})."
+features_option = click.option("--features", envvar=FEATURES_VARIABLE, required=True, help=FEATURES_HELP)
 
 
 class _Commands(click.Group):
@@ -214,11 +211,12 @@ def sweep(
 @configured
 @unseen_option
 @run_option
-@features_option
+@click.option("--features", envvar=FEATURES_VARIABLE, help=FEATURES_HELP)
 @click.option("--role", type=click.Choice(["detector", "baseline"]), default="detector", show_default=True)
 @click.option("--best", type=click.Path(exists=True, dir_okay=False), help="File that `sweep --out` wrote.")
 @click.option("--launcher", default="local", show_default=True, help="local or volcano.")
 @click.option("--image", default="", help="Container image of the processes, for the launcher volcano.")
+@click.option("--resume", metavar="RUN", help="Go on with the training of this MLflow run, as it began.")
 @click.option("--out", help="Pointer file to write.")
 def train(
     *,
@@ -227,16 +225,23 @@ def train(
     overrides: tuple[str, ...],
     unseen: str,
     run: str,
-    features: str,
+    features: str | None,
     role: str,
     best: str | None,
     launcher: str,
     image: str,
+    resume: str | None,
     out: str | None,
 ) -> None:
     """Train one model; prints `validation_score=…` after every epoch."""
     from fakesound.orchestration.stages import train as stage
 
+    if resume:
+        _refuse_beside_resume()
+        stage.resume(store=store, run=resume, training_out=out)
+        return
+    if not features:
+        raise UserError("nothing to train on: name a pointer file with --features, or a run with --resume")
     stage.train(
         store=store,
         config=_config(config, overrides, unseen),
@@ -248,6 +253,19 @@ def train(
         image=image,
         training_out=out,
     )
+
+
+def _refuse_beside_resume() -> None:
+    """What a training is was settled when it began."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in ("store", "resume", "out")
+        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UserError(f"--resume goes on with a training as it was begun: leave out {', '.join(given)}")
 
 
 @main.command()

@@ -126,6 +126,23 @@ class Tracking:
         """Close a run with its outcome."""
         self.client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
+    def reopen(self, run_id: str) -> None:
+        """Go on in a run that was closed."""
+        self.client.update_run(run_id, status="RUNNING")
+
+    def tags_of(self, run_id: str) -> dict[str, str]:
+        """The tags of a run.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_run(run_id).data.tags)
+        except MlflowException as error:
+            raise UserError(f"no run {run_id} in {self.uri}: {error.message:.200}") from None
+
     def running(self) -> "list[Run]":
         """Runs that nobody closed yet."""
         return list(self.client.search_runs([self._experiment_id()], "attributes.status = 'RUNNING'"))
