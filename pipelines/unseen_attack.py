@@ -72,7 +72,7 @@ def unseen_attack(  # noqa: PLR0917
             .outputs["features"]
         )
         search = sweep(
-            store=store, config=config, run=run.output, sweeper=sweeper, features=features
+            store=store, config=config, run=run.output, sweeper=sweeper, image=image, features=features
         ).set_container_image(image)
         trained = {
             role: train(

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from fakesound.cli.attacks import attacks
 from fakesound.core.errors import UserError
 from fakesound.core.files import writing
+from fakesound.orchestration.environment import (
+    CONFIG_VARIABLE,
+    FEATURES_VARIABLE,
+    RUN_VARIABLE,
+    STORE_VARIABLE,
+)
 
 EXIT_USER = 2
 
-STORE_VARIABLE = "FAKESOUND_STORE"
 store_option = click.option(
     "--store",
     envvar=STORE_VARIABLE,
@@ -26,9 +32,10 @@ store_option = click.option(
 )
 config_option = click.option(
     "--config",
+    envvar=CONFIG_VARIABLE,
     default="builtin",
     show_default=True,
-    help="Preset (builtin, folder, laboratory), YAML file or JSON.",
+    help=f"Preset (builtin, folder, laboratory), YAML file or JSON (or {CONFIG_VARIABLE}).",
 )
 set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value.")
 unseen_option = click.option(
@@ -44,8 +51,11 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     return store_option(config_option(set_option(command)))
 
 
-run_option = click.option("--run", default="", help="Parent run in MLflow.")
-features_option = click.option("--features", required=True, help="Pointer file that `features` wrote.")
+run_option = click.option(
+    "--run", envvar=RUN_VARIABLE, default="", help=f"Parent run in MLflow (or {RUN_VARIABLE})."
+)
+FEATURES_HELP = f"Pointer file that `features` wrote, or its content (or {FEATURES_VARIABLE})."
+features_option = click.option("--features", envvar=FEATURES_VARIABLE, required=True, help=FEATURES_HELP)
 
 
 class _Commands(click.Group):
@@ -166,6 +176,7 @@ def features(*, store: str, config: str, overrides: tuple[str, ...], corpus: str
 @run_option
 @features_option
 @click.option("--sweeper", default="optuna", show_default=True, help="optuna or katib.")
+@click.option("--image", default="", help="Container image of trials on a cluster.")
 @click.option("--out", help="File for the best point's overrides; without it they are printed only.")
 def sweep(
     *,
@@ -176,13 +187,19 @@ def sweep(
     run: str,
     features: str,
     sweeper: str,
+    image: str,
     out: str | None,
 ) -> None:
     """Search hyperparameters in the space of the experiment file."""
     from fakesound.orchestration.stages import sweep as stage
 
     best = stage.sweep(
-        store=store, config=_config(config, overrides, unseen), features=features, run=run, sweeper=sweeper
+        store=store,
+        config=_config(config, overrides, unseen),
+        features=features,
+        run=run,
+        sweeper=sweeper,
+        image=image,
     )
     click.echo(best)
     if out:
@@ -194,11 +211,12 @@ def sweep(
 @configured
 @unseen_option
 @run_option
-@features_option
+@click.option("--features", envvar=FEATURES_VARIABLE, help=FEATURES_HELP)
 @click.option("--role", type=click.Choice(["detector", "baseline"]), default="detector", show_default=True)
 @click.option("--best", type=click.Path(exists=True, dir_okay=False), help="File that `sweep --out` wrote.")
 @click.option("--launcher", default="local", show_default=True, help="local or volcano.")
 @click.option("--image", default="", help="Container image of the processes, for the launcher volcano.")
+@click.option("--resume", metavar="RUN", help="Go on with the training of this MLflow run, as it began.")
 @click.option("--out", help="Pointer file to write.")
 def train(
     *,
@@ -207,16 +225,23 @@ def train(
     overrides: tuple[str, ...],
     unseen: str,
     run: str,
-    features: str,
+    features: str | None,
     role: str,
     best: str | None,
     launcher: str,
     image: str,
+    resume: str | None,
     out: str | None,
 ) -> None:
     """Train one model; prints `validation_score=…` after every epoch."""
     from fakesound.orchestration.stages import train as stage
 
+    if resume:
+        _refuse_beside_resume()
+        stage.resume(store=store, run=resume, training_out=out)
+        return
+    if not features:
+        raise UserError("nothing to train on: name a pointer file with --features, or a run with --resume")
     stage.train(
         store=store,
         config=_config(config, overrides, unseen),
@@ -228,6 +253,19 @@ def train(
         image=image,
         training_out=out,
     )
+
+
+def _refuse_beside_resume() -> None:
+    """What a training is was settled when it began."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in ("store", "resume", "out")
+        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UserError(f"--resume goes on with a training as it was begun: leave out {', '.join(given)}")
 
 
 @main.command()

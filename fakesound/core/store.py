@@ -253,13 +253,14 @@ class Pointer:
 
     @classmethod
     def read(cls, path: str | Path) -> "Pointer":
-        """Read a pointer file.
+        """Read a pointer file, or the JSON that would be in it.
 
         Raises:
             UserError: it does not exist or is not a pointer.
         """
         try:
-            values = json.loads(Path(path).read_text())
+            inline = str(path).lstrip().startswith("{")
+            values = json.loads(str(path) if inline else Path(path).read_text())
             return cls(uri=str(values["uri"]), digest=str(values["digest"]))
         except OSError as error:
             raise UserError(f"no pointer file {path}: {error.strerror}") from None

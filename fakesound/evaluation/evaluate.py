@@ -49,7 +49,7 @@ def evaluate(
     operating_points: Mapping[str, OperatingPoint],
     config: EvaluationConfig,
     *,
-    patch_frames: int,
+    step_frames: int,
     trained_shares: tuple[float, float] | None = TRAIN_SHARE,
     trivial: Iterable[TrivialRow] = (),
     facts: Mapping[str, JsonValue] | None = None,
@@ -60,7 +60,7 @@ def evaluate(
         predictions: model -> table of `schemas.PREDICTIONS`; all models on the same clips.
         operating_points: model -> thresholds, chosen on validation.
         config: of the bootstrap.
-        patch_frames: frames from one token of the first model to the next, for the oracle's ceiling.
+        step_frames: frames from one decision of the first model to its next, for the oracle's ceiling.
         trained_shares: least and greatest share of a clip that was forged in training; None: not known.
         trivial: rows of the trivial detectors.
         facts: kept with the result: digests, versions, configuration.
@@ -83,7 +83,7 @@ def evaluate(
         first = views[names[0]]
         hop_s = first.hop_s
         resampler = _resampler(first, config)
-        references[split] = _references(first, resampler, patch_frames)
+        references[split] = _references(first, resampler, step_frames)
         for name, view in views.items():
             models[name].splits[split] = _group(view, models[name].operating_point, resampler)
             models[name].parts[split] = _parts(view, models[name].operating_point, config, trained_shares)
@@ -96,7 +96,7 @@ def evaluate(
             draws=config.bootstrap_draws,
             level=config.interval_level,
             seed=config.seed,
-            patch_frames=patch_frames,
+            step_frames=step_frames,
             hop_s=hop_s,
             operating_point=RULE,
             pooling=POOLING,
@@ -220,8 +220,8 @@ def _f1_figures(
     }
 
 
-def _references(view: View, resampler: Resampler, patch_frames: int) -> dict[str, Group]:
-    """Calling nothing forged, calling everything forged, and the best that whole patches allow."""
+def _references(view: View, resampler: Resampler, step_frames: int) -> dict[str, Group]:
+    """Calling nothing forged, calling everything forged, and the best that whole steps allow."""
     figures: dict[str, dict[str, Callable[[], Estimate]]] = {
         ALL_REAL: {"clip_accuracy": lambda: resampler.mean(~view.labels)},
         ALL_FAKE: {"clip_accuracy": lambda: resampler.mean(view.labels)},
@@ -233,6 +233,6 @@ def _references(view: View, resampler: Resampler, patch_frames: int) -> dict[str
         figures[ALL_REAL] |= _f1_figures(name, cells, nothing, resampler)
         figures[ALL_FAKE] |= _f1_figures(name, cells, ~nothing, resampler)
         if cells.labels.any():
-            _, called = segments.oracle_at_patch(view.frames, patch_frames, frames_in_cell)
+            _, called = segments.oracle_at_step(view.frames, step_frames, frames_in_cell)
             figures[ORACLE] |= _f1_figures(name, cells, called, resampler)
     return {name: _group_of(view, resampler, members) for name, members in figures.items()}

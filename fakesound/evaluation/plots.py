@@ -1,25 +1,19 @@
-"""The report's plots as inline SVG: text and axes take the page's colour, so light and dark pages both work.
+"""The report's plots as inline SVG.
 
 Shapes: n clips, F frames, M mels.
 """
 
-import hashlib
-import io
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fakesound.core.regions import regions_from_frames
+from fakesound.evaluation.page_plots import PAGE_COLOUR, page_style, to_svg
 from fakesound.evaluation.result import OperatingPoint
 from fakesound.evaluation.views import View
 from fakesound.metrics import clip, segments
@@ -35,10 +29,7 @@ MODEL_COLOURS = ("#3f88c5", "#e07a34", "#5aa469", "#a267ac")
 TRUTH_COLOUR = "#d1495b"
 LENGTH_EDGES_S = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 
-_PAGE_COLOUR = "#010203"  # stands for the page's text colour until the SVG is written
 _CURVE_POINTS = 300
-_SVG_TAG = re.compile(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>')
-_SVG_REFERENCE = re.compile(r'\bid="|url\(#|href="#')
 _PANEL_INCHES = 2.5
 
 
@@ -56,7 +47,7 @@ def roc_plot(views: Views) -> str:
     """ROC of the clip decision: a panel a view, a line a model."""
 
     def draw(axes: Axes, view: View) -> tuple[NDArray, NDArray]:
-        axes.plot([0, 1], [0, 1], color=_PAGE_COLOUR, alpha=0.3, linestyle=":", linewidth=1)
+        axes.plot([0, 1], [0, 1], color=PAGE_COLOUR, alpha=0.3, linestyle=":", linewidth=1)
         return clip.roc_curve(view.labels, view.scores)
 
     return _panels(views, draw, x_label="false alarms", y_label="forged clips found")
@@ -67,7 +58,7 @@ def precision_recall_plot(views: Views) -> str:
 
     def draw(axes: Axes, view: View) -> tuple[NDArray, NDArray]:
         prevalence = float(view.frames.labels.mean())
-        axes.axhline(prevalence, color=_PAGE_COLOUR, alpha=0.3, linestyle=":", linewidth=1)
+        axes.axhline(prevalence, color=PAGE_COLOUR, alpha=0.3, linestyle=":", linewidth=1)
         return clip.precision_recall_curve(view.frames.labels, view.frames.scores)
 
     return _panels(views, draw, x_label="recall", y_label="precision")
@@ -77,7 +68,7 @@ def calibration_plot(views: Views) -> str:
     """Share of forged clips against the probability given: a panel a view, a line a model."""
 
     def draw(axes: Axes, view: View) -> tuple[NDArray, NDArray]:
-        axes.plot([0, 1], [0, 1], color=_PAGE_COLOUR, alpha=0.3, linestyle=":", linewidth=1)
+        axes.plot([0, 1], [0, 1], color=PAGE_COLOUR, alpha=0.3, linestyle=":", linewidth=1)
         bins = clip.calibration_bins(view.labels, view.scores)
         filled = bins.counts > 0
         counts = bins.counts[filled]
@@ -90,7 +81,7 @@ def length_plot(views: Views, points: Mapping[str, OperatingPoint]) -> str:
     """Micro F1 at 20 ms of forged clips, by the length of their longest forged stretch."""
     middles = np.arange(len(LENGTH_EDGES_S) - 1)
     names = [f"{low:g}-{high:g}" for low, high in pairwise(LENGTH_EDGES_S)]
-    with _page_style():
+    with page_style():
         figure, axes_of = _panel_row(next(iter(views.values())))
         for (model, of_split), colour in zip(views.items(), MODEL_COLOURS, strict=False):
             for split, view in of_split.items():
@@ -128,7 +119,7 @@ def gallery_plot(shown: GalleryClip, points: Mapping[str, OperatingPoint]) -> st
     tracks = {"truth": (shown.frame_labels, TRUTH_COLOUR)}
     for (model, scores), colour in zip(shown.frame_scores.items(), MODEL_COLOURS, strict=False):
         tracks[model] = (scores >= points[model].frame, colour)
-    with _page_style():
+    with page_style():
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         image, strip, curve = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1.2, 1.6])
         low, high = np.percentile(shown.features_FM, [5, 99.8])
@@ -153,11 +144,11 @@ def gallery_plot(shown: GalleryClip, points: Mapping[str, OperatingPoint]) -> st
             curve.plot(times_s, scores, color=colour, linewidth=0.9)
             curve.axhline(points[model].frame, color=colour, linestyle=":", linewidth=0.9)
         curve.set(ylim=(-0.03, 1.03), xlim=(0, duration_s), xlabel="time, s", ylabel="P(forged)")
-        return _to_svg(figure)
+        return to_svg(figure)
 
 
 def _panels(views: Views, draw: Draw, *, x_label: str, y_label: str, marker: str | None = None) -> str:
-    with _page_style():
+    with page_style():
         figure, axes_of = _panel_row(next(iter(views.values())))
         for (model, of_split), colour in zip(views.items(), MODEL_COLOURS, strict=False):
             for split, view in of_split.items():
@@ -194,38 +185,8 @@ def _svg(figure: Figure, axes_of: Mapping[str, Axes], y_label: str) -> str:
     found = (axes.get_legend_handles_labels() for axes in axes_of.values())
     handles, labels = max(found, key=lambda pair: len(pair[0]))  # a panel may be empty
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-    return _to_svg(figure)
+    return to_svg(figure)
 
 
 def _thinned(num_points: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, num_points - 1, min(num_points, _CURVE_POINTS)).astype(np.int64))
-
-
-@contextmanager
-def _page_style() -> Iterator[None]:
-    parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    style: dict[Any, Any] = dict.fromkeys(parts, _PAGE_COLOUR) | {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "fakesound",  # the same figure, the same bytes
-        "font.family": "sans-serif",
-        "font.size": 8.5,
-        "axes.titlesize": 9,
-        "axes.facecolor": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "text.parse_math": False,
-    }
-    with mpl.rc_context(style):
-        yield
-
-
-def _to_svg(figure: Figure) -> str:
-    """The figure as an <svg> element; ids are made its own, so that many fit on a page."""
-    FigureCanvasAgg(figure)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_PAGE_COLOUR, "currentColor")
-    text = _SVG_TAG.sub(r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
-    mark = f"p{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
-    return _SVG_REFERENCE.sub(lambda found: found.group(0) + mark, text)

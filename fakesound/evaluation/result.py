@@ -14,7 +14,7 @@ from fakesound.metrics.bootstrap import Estimate
 
 ALL_REAL = "all_real"
 ALL_FAKE = "all_fake"
-ORACLE = "oracle_patch"
+ORACLE = "oracle_step"
 INSIDE = "lengths of training"
 OUTSIDE = "other lengths"
 
@@ -87,7 +87,7 @@ class Method(Config):
     draws: int
     level: float
     seed: int
-    patch_frames: int
+    step_frames: int
     hop_s: float
     operating_point: str
     pooling: str
@@ -98,13 +98,13 @@ class EvaluationResult(Config):
 
     Attributes:
         models: by name, in the order in which they are shown.
-        references: view -> `all_real`, `all_fake` or `oracle_patch` -> figures that need no model.
+        references: view -> `all_real`, `all_fake` or `oracle_step` -> figures that need no model.
         trivial: trivial detectors, by view, part and level.
         method: how the figures were made.
         facts: what was evaluated: digests, versions, commit, configuration (JSON values).
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     models: dict[str, ModelResult]
     references: dict[str, dict[str, Group]]
     trivial: tuple[TrivialFigure, ...]

@@ -43,8 +43,9 @@ def render_table(result: EvaluationResult) -> str:
         "",
         f"value low-high: {method.level:.0%} interval, {method.draws} bootstrap draws over sources. "
         "all real / all fake: floors.",
-        f"oracle: the best that one decision every {method.patch_frames * method.hop_s:.2g} s (a patch) "
-        "could do. Thresholds: from validation.",
+        f"oracle: the best that one decision every {method.step_frames * method.hop_s:.2g} s, as the first "
+        "model decides, could do.",
+        "Thresholds: from validation.",
     ]
     return "\n".join(lines)
 

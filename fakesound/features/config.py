@@ -1,5 +1,6 @@
 """Parameters of the front end. Light: the CLI loads this without torch."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -46,6 +47,11 @@ class FeatureConfig(Config):
     def top_hz(self) -> float:
         """Upper edge of the last band."""
         return self.sample_rate_hz / 2 if self.f_max_hz is None else self.f_max_hz
+
+    @property
+    def silence(self) -> float:
+        """The feature of a band without power."""
+        return math.log(self.log_floor) if self.scale == "log" else 0.0
 
     @property
     def hop_s(self) -> float:

@@ -198,8 +198,8 @@ def best_f1_threshold(cells: Cells) -> float:
     return threshold_after(counts.scores, int(np.argmax(2 * hits / (called + num_forged))) + 1)
 
 
-def oracle_at_patch(frames: Cells, patch_frames: int, frames_in_cell: int) -> tuple[float, NDArray[np.bool_]]:
-    """The best micro F1 of a prediction that is constant within each run of `patch_frames` frames.
+def oracle_at_step(frames: Cells, step_frames: int, frames_in_cell: int) -> tuple[float, NDArray[np.bool_]]:
+    """The best micro F1 of a prediction that is constant within each run of `step_frames` frames.
 
     Runs start at the clip's start. The prediction calls a run forged when at least a share q of the cells
     that it touches are; every q is tried and the best kept. Calling the runs of highest share first is
@@ -209,7 +209,7 @@ def oracle_at_patch(frames: Cells, patch_frames: int, frames_in_cell: int) -> tu
 
     Args:
         frames: cells of one frame each; their scores are ignored.
-        patch_frames: frames a token covers.
+        step_frames: frames from one decision of a model to its next.
         frames_in_cell: frames in a cell of the resolution at which F1 is taken.
 
     Returns:
@@ -218,12 +218,12 @@ def oracle_at_patch(frames: Cells, patch_frames: int, frames_in_cell: int) -> tu
     Raises:
         MetricError: nothing is forged, or a length is < 1.
     """
-    if patch_frames < 1:
-        raise MetricError(f"a patch needs at least one frame, not {patch_frames}")
+    if step_frames < 1:
+        raise MetricError(f"a step needs at least one frame, not {step_frames}")
     truth = frames.pooled(frames_in_cell)
     if not truth.labels.any():
         raise MetricError("no forged cell: F1 has no value")
-    run_of_frame = _runs(frames.clip_of_cell, patch_frames)
+    run_of_frame = _runs(frames.clip_of_cell, step_frames)
     cell_of_frame = _runs(frames.clip_of_cell, frames_in_cell)
     # Each pair of a run and a cell that it touches, once.
     _, first = np.unique(run_of_frame * (cell_of_frame[-1] + 1) + cell_of_frame, return_index=True)

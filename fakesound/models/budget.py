@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fakesound.core.errors import UserError
 from fakesound.models.build import build_detector
-from fakesound.models.config import ModelConfig
+from fakesound.models.config import ModelConfig, TokenNetworkConfig
 from fakesound.models.detector import Detector, count_parameters
 from fakesound.models.mamba2 import BidirectionalSSDMixer
 from fakesound.models.vim import BidirectionalMixer
@@ -97,6 +97,11 @@ def count_flops(config: ModelConfig, num_mels: int) -> int:
     Raises:
         UserError: the model takes no clip of ten seconds.
     """
+    if isinstance(config, TokenNetworkConfig) and config.max_frames < CLIP_FRAMES:
+        raise UserError(
+            f"operations are counted on ten seconds, and this {config.kind} takes no more than "
+            f"{config.max_frames} frames: set max_frames to {CLIP_FRAMES} or more, or budget parameters"
+        )
     # Weights of any value do: what is in the memory that they are given is multiplied, and forgotten.
     detector = unallocated(config, num_mels).to_empty(device="cpu").eval()
     counted: list[int] = []

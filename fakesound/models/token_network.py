@@ -27,7 +27,7 @@ def drop_clips(values: Tensor, rate: float, *, training: bool) -> Tensor:
     """Stochastic depth (arXiv 1603.09382): zero whole clips with probability `rate`, scale the others up."""
     if not training or rate == 0:
         return values
-    kept = torch.empty(len(values), *[1] * (values.ndim - 1), device=values.device, dtype=values.dtype)
+    kept = torch.empty(values.shape[0], *[1] * (values.ndim - 1), device=values.device, dtype=values.dtype)
     return values * kept.bernoulli_(1 - rate).div_(1 - rate)
 
 
@@ -108,7 +108,7 @@ def remove_at(tokens_BLE: Tensor, index_B: Tensor) -> tuple[Tensor, Tensor]:
     """The inverse of `insert_at`: what is left (B, L, E) and what was taken out (B, E)."""
     place_L = torch.arange(tokens_BLE.shape[1] - 1, device=tokens_BLE.device)
     is_before_BL1 = (place_L < index_B[:, None])[..., None]
-    taken_BE = tokens_BLE[torch.arange(len(tokens_BLE), device=tokens_BLE.device), index_B]
+    taken_BE = tokens_BLE[torch.arange(tokens_BLE.shape[0], device=tokens_BLE.device), index_B]
     return torch.where(is_before_BL1, tokens_BLE[:, :-1], tokens_BLE[:, 1:]), taken_BE
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fakesound.models.config import VisionMambaConfig
-from fakesound.models.scan import ScanInputs, causal_conv_silu, selective_scan
+from fakesound.models.scan import ScanInputs, causal_conv_silu, load_backend, selective_scan
 from fakesound.models.token_network import ResidualBlock, TokenNetwork
 
 DIRECTIONS = 2
@@ -90,3 +90,5 @@ class VisionMamba(TokenNetwork):
             return ResidualBlock(BidirectionalMixer(config), embed_dim=config.embed_dim, drop_path=drop_path)
 
         super().__init__(config, num_mels, block)
+        if torch.get_default_device().type == "cpu":  # a model that is only counted scans nothing
+            load_backend("cpu")

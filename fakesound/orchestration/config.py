@@ -27,11 +27,16 @@ class SweepConfig(Config):
 
     Attributes:
         max_trials: never more than the experiment file allows; 0 skips the sweep.
+        parallel_trials: trials at a time, never more than the experiment file allows.
+        max_trial_hours: of all trials together (times the GPUs of a trial: GPU-hours). No further trial
+            starts after that, and on a cluster those under way end. None is no limit.
         epochs: passes over the training clips per trial.
         seed: of the search.
     """
 
     max_trials: int = Field(default=20, ge=0)
+    parallel_trials: int = Field(default=1, gt=0)
+    max_trial_hours: float | None = Field(default=None, gt=0)
     epochs: int = Field(default=3, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**31)
 

@@ -1,14 +1,19 @@
-"""What becomes of a training's figures in MLflow: of epochs by epoch, of steps (`step/…`) by step."""
+"""What becomes of a training's figures in MLflow: of epochs by epoch, of steps (`step/…`) by step; and of the
+clips that it shows."""
 
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fakesound.core.store import Place
+from fakesound.evaluation.sample_sheet import SampleClip, plot_samples
 from fakesound.orchestration.tracking import Tracking
 from fakesound.training.reports import EPOCHS_NAME, EpochRecord, StepRecord
+from fakesound.training.samples import Sample
 
 SCORE = "score"
 STEPS_TOLD_EVERY_S = 5.0
@@ -34,6 +39,23 @@ class TrackingReports:
         """See `Reports.on_epoch`."""
         self._tell_steps()
         self._tracking.log_metrics(self._run, asdict(record), step=record.epoch)
+
+    def on_samples(self, epoch: int, samples: Sequence[Sample]) -> None:
+        """See `Reports.on_samples`: a picture of them."""
+        shown = [
+            SampleClip(
+                title=f"{sample.clip_id}, {sample.family}: P(forged) = {sample.clip_probability:.2f}",
+                features_FM=sample.features_FM,
+                frame_labels_F=sample.frame_labels_F,
+                frame_probabilities_F=sample.frame_probabilities_F,
+                hop_s=sample.hop_s,
+            )
+            for sample in samples
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"epoch-{epoch:04d}.png"
+            plot_samples(shown, path)
+            self._tracking.log_file(self._run, path, "samples")
 
     def _tell_steps(self) -> None:
         self._tracking.log_series(self._run, self._steps)

@@ -5,12 +5,14 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from fakesound.orchestration.launch import JobLostError, exit_on_sigterm, until_done
 from fakesound.orchestration.process import RUN_PID, show
 from fakesound.orchestration.rank_failure import RankFailures, TrainingFailedError
 from fakesound.orchestration.training_app import ROLE, TrainingJob, training_app
+from fakesound.orchestration.training_bar import training_bar
 
 if TYPE_CHECKING:
     from torchx.runner.api import Runner
@@ -37,10 +39,14 @@ def _attempt(job: TrainingJob) -> None:
     logging.getLogger("torchx").setLevel(logging.ERROR)
     factories = {"local_cwd": cast("SchedulerFactory", create_scheduler)}
     app = training_app(job, python=sys.executable)
-    with tempfile.TemporaryDirectory() as logs, Runner("fakesound", factories) as runner:
+    with (
+        training_bar(show) as take,
+        tempfile.TemporaryDirectory() as logs,
+        Runner("fakesound", factories) as runner,
+    ):
         handle = runner.run(app, scheduler="local_cwd", cfg={"log_dir": logs})
         try:
-            status = _follow(runner, handle)
+            status = _follow(runner, handle, take)
         except BaseException:
             runner.cancel(handle)
             runner.wait(handle, wait_interval=POLL_S)  # torchrun kills ranks that do not end in time
@@ -49,11 +55,11 @@ def _attempt(job: TrainingJob) -> None:
             raise _unspoken_failure(status)
 
 
-def _follow(runner: "Runner", handle: str) -> "AppStatus | None":
+def _follow(runner: "Runner", handle: str, take: Callable[[str], None]) -> "AppStatus | None":
     failures = RankFailures()
     for line in runner.log_lines(handle, ROLE, k=0, should_tail=True):
         if not failures.take(line):
-            show(line.rstrip("\n"))
+            take(line.rstrip("\n"))
         elif failures.are_final and failures.cause:
             raise failures.cause.to_exception()
     status = runner.wait(handle, wait_interval=POLL_S)

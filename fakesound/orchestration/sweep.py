@@ -1,28 +1,44 @@
-"""Sweepers: who tries the points of the experiment file. Locally that is Optuna, one trial after another."""
+"""Searching hyperparameters: what a search is, what is kept of its trials, and who can do it.
 
-import logging
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+`optuna_sweeper` tries the points of the experiment file on this machine, `katib_sweeper` on a cluster.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Protocol
 
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
-from fakesound.core.store import Place
-from fakesound.orchestration.experiment import EarlyStopping, Experiment, Parameter, ParameterValue
-
-if TYPE_CHECKING:
-    import optuna
+from fakesound.core.store import Place, Pointer
+from fakesound.orchestration.config import SweepConfig
+from fakesound.orchestration.experiment import Experiment, ParameterValue
+from fakesound.orchestration.median_stop import StopRule
 
 TRIALS = "trials"
+SWEEPERS = ("optuna", "katib")
 
-# Katib's defaults for medianstop.
-MIN_TRIALS_REQUIRED = 3
-START_STEP = 4
+State = Literal["complete", "stopped", "failed"]
 
 
 class TrialStoppedError(Exception):
-    """The trial is worse than the median of the others at this step: give it up."""
+    """The trial is worse than others were at this step: give it up."""
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """What every trial of a search is given; the point that it tries comes on top.
+
+    Attributes:
+        store_url: where features are read and trainings kept.
+        config: the run configuration as JSON, with the budget of a trial.
+        features: what to train on.
+        run: parent tracking run; empty for none.
+    """
+
+    store_url: str
+    config: str
+    features: Pointer
+    run: str
 
 
 @dataclass(frozen=True)
@@ -33,24 +49,45 @@ class Trial:
         number: from 0.
         parameters: name -> value, as in the experiment file.
         overrides: the same as `key.key=value` overrides of the run configuration.
-        report: (step, score) after each epoch; raises TrialStoppedError when the trial is not worth its time.
+        rule: when to give it up; None for never.
     """
 
     number: int
     parameters: dict[str, ParameterValue]
     overrides: list[str]
-    report: Callable[[int, float], None]
+    rule: StopRule | None = None
 
 
 @dataclass
 class TrialRecord:
-    """What is kept of a trial, as JSON: enough to rebuild the study."""
+    """What is kept of a trial, as JSON: enough to go on from.
+
+    Attributes:
+        number: from 0.
+        parameters: name -> value.
+        state: `stopped` early, `failed`, or `complete`.
+        value: what the trial is judged by; None if it failed.
+        steps: epoch -> score; empty where only the value is known.
+        seconds: wall time.
+        error: why it failed.
+    """
 
     number: int
     parameters: dict[str, ParameterValue]
-    state: str = "complete"  # complete | stopped | failed
+    state: State = "complete"
     value: float | None = None
     steps: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def scores(self) -> list[float]:
+        """Scores in order of epochs."""
+        return [self.steps[step] for step in sorted(self.steps, key=int)]
+
+    def write(self, place: Place) -> None:
+        """Keep it in a search's place."""
+        place.write_json(_name(self.number), asdict(self))
 
 
 @dataclass(frozen=True)
@@ -63,185 +100,148 @@ class Best:
     overrides: list[str]
 
 
+@dataclass(frozen=True)
+class Search:
+    """What to search.
+
+    Attributes:
+        experiment: space, algorithm and limits.
+        limits: how much of the experiment's budget to spend.
+        inputs: of every trial.
+        place: keeps what is known of trials; those found there are not tried again.
+        start: the point to try first; None leaves the first one to the algorithm too.
+    """
+
+    experiment: Experiment
+    limits: SweepConfig
+    inputs: TrialInputs
+    place: Place
+    start: Mapping[str, ParameterValue] | None = None
+
+    @property
+    def max_trials(self) -> int:
+        """The lower of the two budgets."""
+        return min(self.limits.max_trials, self.experiment.spec.max_trial_count)
+
+    def is_out_of_time(self, records: Iterable[TrialRecord]) -> bool:
+        """Whether these trials have used up the hours that all of them together may take."""
+        hours = self.limits.max_trial_hours
+        return hours is not None and sum(record.seconds for record in records) >= 3600 * hours
+
+
+class Objective(Protocol):
+    """Trains at a point. It is sent to the process that trains, so it must pickle."""
+
+    def open(self, trial: Trial) -> str:
+        """Called before the trial starts; the name by which the other two know it."""
+        ...
+
+    def __call__(self, trial: Trial, run: str, report: Callable[[int, float], None]) -> float:
+        """Train and return the score.
+
+        Args:
+            trial: what to try.
+            run: what `open` returned.
+            report: (epoch, score) after each epoch; raises TrialStoppedError when it is not worth going on.
+        """
+        ...
+
+    def close(self, run: str, record: TrialRecord) -> None:
+        """Called once the trial has ended, whichever way."""
+        ...
+
+
 class Sweeper(Protocol):
     """Searches the space of an experiment."""
 
-    def run(
-        self,
-        experiment: Experiment,
-        objective: Callable[[Trial], float],
-        *,
-        place: Place,
-        max_trials: int,
-        seed: int,
-        start: Mapping[str, ParameterValue] | None = None,
-    ) -> Best:
-        """Try up to `max_trials` points and return the best.
-
-        Args:
-            experiment: space, algorithm and budget.
-            objective: trains at a point and returns its score.
-            place: keeps finished trials; those found there are not tried again.
-            max_trials: not more than the experiment's own.
-            seed: of the search.
-            start: the point to try first; None leaves the first one to the algorithm too.
+    def run(self, search: Search) -> Best:
+        """Try points until the budget is spent and return the best.
 
         Raises:
-            UserError: no trial came to an end.
+            UserError: too many trials failed, or none came to an end.
         """
         ...
 
 
-class OptunaSweeper:
-    """Runs the experiment in this process. The study is rebuilt from the records of finished trials, and each
-    trial has a seed of its own: an interrupted search goes on as if it had not been."""
-
-    def run(
-        self,
-        experiment: Experiment,
-        objective: Callable[[Trial], float],
-        *,
-        place: Place,
-        max_trials: int,
-        seed: int,
-        start: Mapping[str, ParameterValue] | None = None,
-    ) -> Best:
-        """See `Sweeper.run`."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        logging.getLogger("optuna").setLevel(logging.WARNING)
-        spec = experiment.spec
-        study = optuna.create_study(direction=spec.objective.type, pruner=_pruner(spec.early_stopping))
-        distributions = {parameter.name: distribution(parameter) for parameter in spec.parameters}
-        failed = 0
-        for number in range(min(max_trials, spec.max_trial_count)):
-            name = f"{TRIALS}/{number:03d}.json"
-            if place.exists(name):
-                record = TrialRecord(**place.read_json(name))
-                study.add_trial(_frozen(record, distributions))
-            else:
-                if number == 0 and start is not None:
-                    study.enqueue_trial(dict(start))
-                study.sampler = _sampler(spec.algorithm.algorithm_name, seed + number)
-                record, error = _try(study, distributions, experiment, objective)
-                failed += error is not None
-                if error is not None and failed > spec.max_failed_trial_count:
-                    raise error
-                place.write_json(name, vars(record))
-            metric = spec.objective.objective_metric_name
-            say(f"trial {number}: {record.state}, {metric} {_shown(record.value)}")
-        return _best(study, experiment)
-
-
-def distribution(parameter: Parameter) -> "optuna.distributions.BaseDistribution":
-    """Optuna's counterpart of a Katib parameter."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    space = parameter.feasible_space
-    if parameter.parameter_type in ("categorical", "discrete"):
-        return CategoricalDistribution(parameter.choices)
-    assert space.min is not None and space.max is not None
-    log = space.distribution == "logUniform"
-    if parameter.parameter_type == "int":
-        return IntDistribution(int(space.min), int(space.max), log=log, step=int(space.step or 1))
-    return FloatDistribution(space.min, space.max, log=log, step=space.step)
-
-
-def get_sweeper(name: str) -> Sweeper:
+def get_sweeper(name: str, *, objective: Objective, image: str) -> Sweeper:
     """The sweeper of that name.
 
+    Args:
+        name: optuna or katib.
+        objective: what a trial on this machine does.
+        image: what a trial on a cluster runs in.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it cannot be used here.
     """
     check_sweeper(name)
-    return OptunaSweeper()
+    if name == "katib":
+        from fakesound.orchestration.katib_sweeper import KatibSweeper
+
+        return KatibSweeper.connect(image)
+    from fakesound.orchestration.optuna_sweeper import OptunaSweeper
+
+    return OptunaSweeper(objective)
 
 
 def check_sweeper(name: str) -> None:
     """Refuse what `get_sweeper` would, without importing anything heavy."""
+    if name not in SWEEPERS:
+        raise UserError(f"no sweeper {name!r}; known: {', '.join(SWEEPERS)}")
     if name == "katib":
-        raise UserError("sweeper 'katib' is not available yet: use sweeper=optuna")
-    if name != "optuna":
-        raise UserError(f"no sweeper {name!r}; known: optuna, katib")
+        from fakesound.orchestration.kube import check_cluster
+
+        check_cluster("sweeper=katib")
 
 
-def _sampler(algorithm: str, seed: int) -> "optuna.samplers.BaseSampler":
-    from optuna.samplers import RandomSampler, TPESampler
-
-    return TPESampler(seed=seed) if algorithm == "tpe" else RandomSampler(seed=seed)
-
-
-def _pruner(early_stopping: EarlyStopping | None) -> "optuna.pruners.BasePruner":
-    from optuna.pruners import MedianPruner, NopPruner
-
-    if early_stopping is None:
-        return NopPruner()
-    return MedianPruner(
-        n_startup_trials=early_stopping.setting("min_trials_required", MIN_TRIALS_REQUIRED),
-        n_warmup_steps=early_stopping.setting("start_step", START_STEP),
-    )
+def read_record(place: Place, number: int) -> TrialRecord | None:
+    """What is kept of a trial; None if it never ended."""
+    return TrialRecord(**place.read_json(_name(number))) if place.exists(_name(number)) else None
 
 
-def _try(
-    study: "optuna.Study",
-    distributions: "dict[str, optuna.distributions.BaseDistribution]",
-    experiment: Experiment,
-    objective: Callable[[Trial], float],
-) -> tuple[TrialRecord, Exception | None]:
-    asked = study.ask(distributions)
-    record = TrialRecord(number=asked.number, parameters=asked.params)
-
-    def report(step: int, score: float) -> None:
-        asked.report(score, step)
-        record.steps[str(step)] = score
-        if asked.should_prune():
-            raise TrialStoppedError
-
-    trial = Trial(asked.number, asked.params, experiment.overrides(asked.params), report)
-    failure: Exception | None = None
-    try:
-        record.value = objective(trial)
-        if not math.isfinite(record.value):
-            raise ValueError(f"trial {asked.number} ended with score {record.value}")
-    except TrialStoppedError:
-        record.state, record.value = "stopped", list(record.steps.values())[-1]
-    except UserError:
-        raise
-    except Exception as error:
-        record.state, record.value, failure = "failed", None, error
-        say(f"trial {asked.number} failed: {error}")
-    # Optuna takes a stopped trial's value from its last report.
-    study.tell(asked, record.value if record.state == "complete" else None, state=_states()[record.state])
-    return record, failure
+def read_trials(place: Place) -> list[TrialRecord]:
+    """Every trial that ended, in order."""
+    names = [name for name in place.names() if name.startswith(f"{TRIALS}/")]
+    return sorted((TrialRecord(**place.read_json(name)) for name in names), key=lambda r: r.number)
 
 
-def _states() -> "dict[str, optuna.trial.TrialState]":
-    from optuna.trial import TrialState
-
-    return {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-
-
-def _frozen(record: TrialRecord, distributions: dict[str, Any]) -> "optuna.trial.FrozenTrial":
-    from optuna.trial import create_trial
-
-    return create_trial(
-        state=_states()[record.state],
-        value=record.value,
-        params=record.parameters,
-        distributions=distributions,
-        intermediate_values={int(step): score for step, score in record.steps.items()},
-    )
+def forget_failures(place: Place, records: Iterable[TrialRecord]) -> None:
+    """Drop failed trials, so that the next search of this place tries them again."""
+    for record in records:
+        if record.state == "failed":
+            place.remove(_name(record.number))
 
 
-def _best(study: "optuna.Study", experiment: Experiment) -> Best:
-    complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    if not complete:
-        raise UserError(f"no trial of {len(study.trials)} came to an end: nothing to choose from")
-    best = study.best_trial
-    assert best.value is not None
-    return Best(best.value, best.number, best.params, experiment.overrides(best.params))
+def best_of(experiment: Experiment, records: Sequence[TrialRecord]) -> Best:
+    """The best of the trials that came to an end; the earliest of equals.
+
+    Raises:
+        UserError: none did.
+    """
+    best: TrialRecord | None = None
+    for record in records:
+        if record.state != "complete" or record.value is None:
+            continue
+        if (
+            best is None
+            or best.value is None
+            or experiment.spec.objective.is_better(record.value, best.value)
+        ):
+            best = record
+    if best is None or best.value is None:
+        reasons = "; ".join(sorted({record.error for record in records if record.error}))
+        raise UserError(
+            f"no trial of {len(records)} came to an end: nothing to choose from. {reasons}".rstrip()
+        )
+    return Best(best.value, best.number, best.parameters, experiment.overrides(best.parameters))
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def say_trial(experiment: Experiment, record: TrialRecord) -> None:
+    """One line about a trial that ended."""
+    metric = experiment.spec.objective.objective_metric_name
+    value = "-" if record.value is None else f"{record.value:.4f}"
+    say(f"trial {record.number}: {record.state}, {metric} {value}{record.error and f' ({record.error})'}")
+
+
+def _name(number: int) -> str:
+    return f"{TRIALS}/{number:03d}.json"

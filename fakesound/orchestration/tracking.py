@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,23 @@ class Tracking:
         """Close a run with its outcome."""
         self.client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
+    def reopen(self, run_id: str) -> None:
+        """Go on in a run that was closed."""
+        self.client.update_run(run_id, status="RUNNING")
+
+    def tags_of(self, run_id: str) -> dict[str, str]:
+        """The tags of a run.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_run(run_id).data.tags)
+        except MlflowException as error:
+            raise UserError(f"no run {run_id} in {self.uri}: {error.message:.200}") from None
+
     def running(self) -> "list[Run]":
         """Runs that nobody closed yet."""
         return list(self.client.search_runs([self._experiment_id()], "attributes.status = 'RUNNING'"))
@@ -160,6 +178,20 @@ class Tracking:
         ]
         for start in range(0, len(flat), MAX_METRICS_PER_CALL):
             self.client.log_batch(run_id, metrics=flat[start : start + MAX_METRICS_PER_CALL])
+
+    @contextmanager
+    def system_metrics(self, run_id: str) -> Iterator[None]:
+        """For the time of the block, track this machine every ten seconds: processors, memory, disk, network,
+        GPUs (`system/…`).
+        """
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags on a run."""

@@ -17,7 +17,7 @@ MAX_RESTARTS = 3  # by torchrun, of processes that died while their node lived o
 STORE_TIMEOUT_S = 300
 OF_SEVERAL_NODES = {
     "POD_IP": "[FIELD_PATH]status.podIP",
-    # Shared, a node that joins later waits for an address that the first node wrote for an earlier round alone.
+    # Shared, a node that joins later waits for an address that the first wrote for an earlier round alone.
     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
 }
 FIRST_PORT, NUM_PORTS = 20_000, 10_000  # below those that Linux hands out by itself

@@ -20,12 +20,14 @@ from fakesound.orchestration.epochs import TrackingReports
 from fakesound.orchestration.process import end_with_run
 from fakesound.orchestration.rank_failure import announce
 from fakesound.orchestration.tracking import Tracking
+from fakesound.orchestration.training_bar import PROGRESS_LINES, WithProgressLines
 from fakesound.training.interruption import (
     INTERRUPTED_EXIT_CODE,
     InterruptedTrainingError,
     Interruption,
 )
 from fakesound.training.ranks import Ranks
+from fakesound.training.reports import Reports
 from fakesound.training.request import TrainingRequest
 from fakesound.training.trainer import train
 
@@ -43,7 +45,10 @@ def main() -> None:
         with interruption.on_signals():
             request = TrainingRequest.read(Place(place_uri).local_path(REQUEST_NAME))
             ranks = Ranks.from_env()
-            train(request, ranks, _reports(request, run) if ranks.is_first else None, interruption)
+            if ranks.is_first:
+                _train_and_tell(request, ranks, run, interruption)
+            else:
+                train(request, ranks, interruption=interruption)
     except InterruptedTrainingError as error:
         say(str(error))
         sys.exit(INTERRUPTED_EXIT_CODE)
@@ -52,9 +57,14 @@ def main() -> None:
         raise
 
 
-def _reports(request: TrainingRequest, run: str) -> TrackingReports:
+def _train_and_tell(request: TrainingRequest, ranks: Ranks, run: str, interruption: Interruption) -> None:
     """One rank speaks for all: every rank opening its own run is how tracking servers fill with rubbish."""
-    return TrackingReports(Tracking(Store(request.store_url)), run)
+    tracking = Tracking(Store(request.store_url))
+    reports: Reports = TrackingReports(tracking, run)
+    if os.environ.get(PROGRESS_LINES):
+        reports = WithProgressLines(reports)
+    with tracking.system_metrics(run):
+        train(request, ranks, reports, interruption)
 
 
 def end() -> NoReturn:

@@ -13,11 +13,20 @@ class LossConfig(Config):
     """alpha * clip loss + (1 - alpha) * frame loss.
 
     Attributes:
-        alpha: weight of the clip loss (the study: 0.3); 1 trains the clip head alone, 0 the frame head alone.
+        alpha: weight of the clip loss (the study: 0.3). At 1 the clip head alone is trained, at 0 the frame
+            head alone: the single-task ablation. The other head only decays from where it was drawn; what it
+            says means nothing, and the validation score leaves it out.
         frame_loss: `bce` (weighted by pos_weight) or `focal`.
         pos_weight: how much more a forged frame counts than a genuine one (`bce`).
         focal_gamma: how strongly well-judged frames are discounted (`focal`).
         focal_alpha: weight of forged frames, 1 - focal_alpha of genuine ones (`focal`).
+        clip_label_smoothing: share of each clip's label that is spread evenly over both classes; 0 is none.
+        frame_label_smoothing: the same for the labels of frames.
+        edge_weight: how much more a frame on the edge of a forged region counts in the frame loss; 0 is none.
+        edge_sigma_frames: how far from an edge, in frames, that weight has fallen to 0.61 of itself.
+        group_dro_step: step size of the weights of groups, where the worst group of clips (a family of
+            forgery, or the genuine ones) is minimised instead of the mean (`loss.GroupWeights`); 0 minimises
+            the mean. Its authors: 0.01.
     """
 
     alpha: float = Field(default=0.3, ge=0, le=1)
@@ -25,6 +34,11 @@ class LossConfig(Config):
     pos_weight: float = Field(default=3.0, gt=0)
     focal_gamma: float = Field(default=2.0, ge=0)
     focal_alpha: float = Field(default=0.5, gt=0, lt=1)
+    clip_label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    frame_label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    edge_weight: float = Field(default=0.0, ge=0, le=100)
+    edge_sigma_frames: float = Field(default=5.0, gt=0)
+    group_dro_step: float = Field(default=0.0, ge=0, le=10)
 
 
 class ScheduleConfig(Config):
@@ -69,6 +83,14 @@ class AugmentConfig(Config):
         keep_share: share of the clip, and of every forged region, that time masks always leave visible.
         gain_db: level change of the whole clip, drawn from +-gain_db.
         noise: standard deviation of noise added to features, in standard deviations of the training features.
+        filter_db: gain of a random filter, the same for the whole clip, drawn from +-filter_db at the ends of
+            some bands and joined by straight lines (`augment.filter_gains_db`).
+        band_limit_share: widest top band, share of all mels, that is silenced as by a low-pass filter.
+        mixup_probability: of a clip being mixed with another of the same step (`augment.mixup`).
+        mixup_alpha: the clip's own share is drawn from Beta(alpha, alpha).
+        cutmix_probability: of a stretch of another clip of the same step taking the place of this clip's
+            (`augment.cutmix`). No clip is mixed in both ways.
+        cutmix_alpha: the share that the clip keeps is drawn from Beta(alpha, alpha).
     """
 
     frequency_masks: int = Field(default=2, ge=0, le=16)
@@ -78,6 +100,35 @@ class AugmentConfig(Config):
     keep_share: float = Field(default=0.5, gt=0, le=1)
     gain_db: float = Field(default=6.0, ge=0, le=60)
     noise: float = Field(default=0.1, ge=0, le=10)
+    filter_db: float = Field(default=0.0, ge=0, le=60)
+    band_limit_share: float = Field(default=0.0, ge=0, lt=1)
+    mixup_probability: float = Field(default=0.0, ge=0, le=1)
+    mixup_alpha: float = Field(default=0.2, gt=0)
+    cutmix_probability: float = Field(default=0.0, ge=0, le=1)
+    cutmix_alpha: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _mixed_in_one_way(self) -> Self:
+        if self.mixed_probability > 1:
+            raise ValueError("mixup_probability + cutmix_probability must not exceed 1")
+        return self
+
+    @property
+    def mixed_probability(self) -> float:
+        """Of a clip being mixed with another, in either way."""
+        return self.mixup_probability + self.cutmix_probability
+
+
+class SamplingConfig(Config):
+    """Which clips an epoch has; always as many as there are training clips.
+
+    Attributes:
+        balance: `none`: each clip once. `family`: half of the clips genuine and half forged, the forged ones
+            shared out evenly among families; clips of a rare family then come several times an epoch, of
+            a frequent one only some, none of a family twice before all of it have come once.
+    """
+
+    balance: Literal["none", "family"] = "none"
 
 
 class InitialWeights(Config):
@@ -108,7 +159,13 @@ class InitialWeights(Config):
 
 
 # Values of a TrainingConfig that change nothing about what comes out.
-WITHOUT_EFFECT = {"keep_checkpoints", "checkpoint_every_steps", "notice_s", "log_every_steps"}
+WITHOUT_EFFECT = {
+    "keep_checkpoints",
+    "checkpoint_every_steps",
+    "notice_s",
+    "log_every_steps",
+    "samples_every_epochs",
+}
 
 
 class TrainingConfig(Config):
@@ -130,16 +187,19 @@ class TrainingConfig(Config):
             memory. It is the gradient of the whole; only batch normalisation sees the pieces.
         activation_checkpointing: compute the blocks' activations again for the gradient instead of keeping
             them: the same gradient, less memory, more time. For models over patches.
-        compile: run the network through torch.compile: a long start, then perhaps faster steps.
+        compile: run the blocks through torch.compile: a start of a minute, then perhaps faster steps;
+            on a CPU they were slower. For models over patches, not together with activation_checkpointing.
         ema_decay: validate and keep an exponential moving average of the weights (`ema.WeightAverage`) and
             not the last ones; None does not.
         keep_checkpoints: how many of the latest are kept.
         checkpoint_every_steps: write checkpoints also within an epoch; None only at its end.
         notice_s: how long a process may still run after it was asked to stop (SIGTERM, SIGUSR1).
         log_every_steps: how often figures of steps are reported.
+        samples_every_epochs: how often some validation clips are shown; None never does.
         loss: see `LossConfig`.
         schedule: see `ScheduleConfig`.
         augment: see `AugmentConfig`.
+        sampling: see `SamplingConfig`.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -160,9 +220,26 @@ class TrainingConfig(Config):
     checkpoint_every_steps: int | None = Field(default=None, gt=0)
     notice_s: float = Field(default=30.0, gt=0)
     log_every_steps: int = Field(default=10, ge=1)
+    samples_every_epochs: int | None = Field(default=5, ge=1)
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _clips_are_of_one_group(self) -> Self:
+        if self.loss.group_dro_step and self.augment.mixed_probability:
+            raise ValueError(
+                "loss.group_dro_step needs clips of one group each: set augment.mixup_probability and "
+                "augment.cutmix_probability to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_run_one_way(self) -> Self:
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("choose one of compile and activation_checkpointing")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What determines a training, as JSON values: of initial weights the content, not where they lie, and

@@ -24,7 +24,7 @@ def prepare(detector: Detector, config: TrainingConfig, ranks: Ranks, device: to
     if config.activation_checkpointing:
         recompute_activations(detector)
     if config.compile:
-        detector.network.compile(dynamic=True)  # in place: names of weights stay what they are
+        compile_blocks(detector)
     if ranks.world_size == 1:
         return detector
     # Buffers are shared once an epoch, before anything reads them, not at every step.
@@ -43,15 +43,30 @@ def recompute_activations(detector: Detector) -> None:
     Raises:
         UserError: a model without such blocks. (Those of CNNs would update running statistics twice.)
     """
+    for block in _blocks(detector, "activation_checkpointing"):
+        block.forward = partial(_forward_again, block.forward)
+
+
+def compile_blocks(detector: Detector) -> None:
+    """Run each block through torch.compile, in place: names of weights stay what they are.
+
+    Not whole networks: with clips of many lengths, torch 2.10 burns the strides of one length into their
+    gradient, and fails on the next.
+
+    Raises:
+        UserError: a model without such blocks.
+    """
+    for block in _blocks(detector, "compile"):
+        block.compile(dynamic=True)
+
+
+def _blocks(detector: Detector, option: str) -> list[nn.Module]:
     from fakesound.models.token_network import ResidualBlock
 
-    blocks = [module for module in detector.modules() if isinstance(module, ResidualBlock)]
+    blocks: list[nn.Module] = [part for part in detector.modules() if isinstance(part, ResidualBlock)]
     if not blocks:
-        raise UserError(
-            "training.activation_checkpointing is for models over patches: vim, transformer, mamba2"
-        )
-    for block in blocks:
-        block.forward = partial(_forward_again, block.forward)  # pyright: ignore[reportAttributeAccessIssue]
+        raise UserError(f"training.{option} is for models over patches: vim, transformer, mamba2")
+    return blocks
 
 
 def _forward_again(forward: Callable[..., Any], *inputs: Any) -> Any:

@@ -1,7 +1,8 @@
 """The steps of an epoch, and what happens between them: figures told, checkpoints, two ways to stop early."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ import numpy as np
 from fakesound.core.progress import say
 from fakesound.core.store import Place
 from fakesound.training.config import TrainingConfig
-from fakesound.training.data import ClipBank, StepPlan, plan_epoch
+from fakesound.training.data import Batch, ClipBank, StepPlan, plan_training
 from fakesound.training.divergence import (
     DIVERGED_NAME,
     LOWER_IT,
@@ -19,6 +20,7 @@ from fakesound.training.divergence import (
     write_diverged,
 )
 from fakesound.training.interruption import Agreement
+from fakesound.training.prefetch import prefetched
 from fakesound.training.progress import Extent, Means, StepWindow, mean_of_steps
 from fakesound.training.ranks import Ranks
 from fakesound.training.reports import Reports, StepRecord
@@ -28,6 +30,9 @@ from fakesound.training.step import Stepper
 from fakesound.training.upload import CheckpointWriter
 
 PROGRESS_EVERY_S = 10.0
+STEPS_AHEAD = 2  # whose batches are made while a step is taken
+
+Prepared = tuple[StepPlan, list[Batch]]
 
 
 class AskedToStopError(Exception):
@@ -72,16 +77,22 @@ class EpochLoop:
         watch, window = DivergenceWatch(self.live.device), StepWindow(self.live.device)
         before_s = time.perf_counter()
         plans = self._plan(self.ranks.rank)[self.live.progress.steps : self._steps_in_epoch]
-        for plan in self._with_progress(plans):
-            waited_s = time.perf_counter() - before_s
-            values, loader_s = self.stepper.take(self.live.step, plan, self.live.state.epoch)
-            self.live.count_step()
-            step_s = time.perf_counter() - before_s
-            self.live.progress.add(values, step_s, waited_s + loader_s)
-            window.add(values, step_s, waited_s + loader_s, plan.num_clips)
-            watch.see(self.live.step, values)
-            before_s = time.perf_counter()
-            self._after_step(watch, window)
+        with closing(prefetched(self._with_batches(plans), STEPS_AHEAD)) as prepared:
+            for plan, batches in self._with_progress(prepared, len(plans)):
+                waited_s = time.perf_counter() - before_s
+                values = self.stepper.take(self.live.step, batches)
+                self.live.count_step()
+                step_s = time.perf_counter() - before_s
+                self.live.progress.add(values, step_s, waited_s)
+                window.add(values, step_s, waited_s, plan.num_clips)
+                watch.see(self.live.step, values)
+                before_s = time.perf_counter()
+                self._after_step(watch, window)
+
+    def _with_batches(self, plans: list[StepPlan]) -> Generator[Prepared, None, None]:
+        epoch = self.live.state.epoch
+        for plan in self.clips.at_hand(plans):
+            yield plan, self.stepper.make_batches(plan, epoch)
 
     def _after_step(self, watch: DivergenceWatch, window: StepWindow) -> None:
         """What does not happen at every step: every process decides alike."""
@@ -150,20 +161,18 @@ class EpochLoop:
 
     def _plan(self, rank: int) -> list[StepPlan]:
         """The steps of this epoch as process `rank` sees them."""
-        return plan_epoch(
-            self.clips.num_frames,
-            self.clips.row_groups,
-            batch_clips=self.config.batch_clips,
-            seed=self.config.seed,
+        return plan_training(
+            self.clips,
+            self.config,
             epoch=self.live.state.epoch,
             rank=rank,
             world_size=self.ranks.world_size,
         )
 
-    def _with_progress(self, steps: list[StepPlan]) -> Iterator[StepPlan]:
+    def _with_progress(self, steps: Iterable[Prepared], num_steps: int) -> Iterator[Prepared]:
         last_s = time.monotonic()
-        for done, step in enumerate(self.clips.at_hand(steps)):
+        for done, step in enumerate(steps):
             if self.ranks.is_first and time.monotonic() - last_s >= PROGRESS_EVERY_S:
-                say(f"epoch {self.live.state.epoch + 1}/{self.config.epochs}: step {done} of {len(steps)}")
+                say(f"epoch {self.live.state.epoch + 1}/{self.config.epochs}: step {done} of {num_steps}")
                 last_s = time.monotonic()
             yield step

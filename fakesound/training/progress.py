@@ -55,7 +55,7 @@ class EpochProgress:
         device: where values are summed.
         steps: optimiser steps of the epoch done.
         seconds: spent on it.
-        loader_seconds: of these, spent on making batches.
+        loader_seconds: of these, spent waiting for batches.
         sums: (4,) of the values of its steps: this process's shares, as `Means` names them; in double
             precision, so that neither the order of magnitude nor an interruption shows.
     """
@@ -106,7 +106,7 @@ class StepWindow:
         steps: how many.
         clips: in them, over all processes.
         seconds: spent on them.
-        loader_seconds: of these, spent on making batches.
+        loader_seconds: of these, spent waiting for batches.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -3,7 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from fakesound.training.samples import Sample
 
 EPOCHS_NAME = "epochs.jsonl"
 
@@ -57,7 +60,7 @@ class EpochRecord:
         score: see `validate.validation_score`.
         is_best: whether no earlier epoch scored as high.
         seconds: wall time, validation included, what was lost to an interruption not.
-        loader_seconds: of these, spent on making batches (first process).
+        loader_seconds: of these, spent waiting for batches (first process).
     """
 
     epoch: int
@@ -92,12 +95,20 @@ class Reports(Protocol):
         `epochs.jsonl` has them all."""
         ...
 
+    def on_samples(self, epoch: int, samples: "Sequence[Sample]") -> None:
+        """After every `training.samples_every_epochs` epochs and the last one, if there are clips to validate
+        on."""
+        ...
+
 
 class Quiet:
-    """Listens to nothing; a base for those who listen to one of the two."""
+    """Listens to nothing; a base for those who listen to something."""
 
     def on_step(self, record: StepRecord) -> None:
         """See `Reports.on_step`."""
 
     def on_epoch(self, record: EpochRecord) -> None:
         """See `Reports.on_epoch`."""
+
+    def on_samples(self, epoch: int, samples: "Sequence[Sample]") -> None:
+        """See `Reports.on_samples`."""

@@ -9,6 +9,7 @@ from fakesound.models.detector import Detector
 from fakesound.training.checkpoint import Checkpoint, TrainingState
 from fakesound.training.config import TrainingConfig
 from fakesound.training.ema import WeightAverage
+from fakesound.training.loss import GroupWeights
 from fakesound.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
 from fakesound.training.progress import EpochProgress
 from fakesound.training.randomness import random_states, restore_generators, seed_generators
@@ -24,6 +25,7 @@ class LiveState:
         detector: being trained.
         optimizer: of its weights.
         average: of its weights over the steps; None if not asked for.
+        groups: weights of the clips' groups; None if not asked for.
         state: as of the last checkpoint.
         step: optimiser steps done.
         progress: within the epoch.
@@ -38,10 +40,12 @@ class LiveState:
         *,
         ranks: Ranks,
         device: torch.device,
+        num_groups: int,
     ) -> None:
         self.detector = detector
         self.device = device
         self.optimizer: AdamW = build_optimizer(detector, config)
+        self.groups = GroupWeights(config.loss, num_groups, device) if config.loss.group_dro_step else None
         self._ranks, self._config = ranks, config
         self.step = 0
         self.progress = EpochProgress(device)
@@ -70,6 +74,8 @@ class LiveState:
         self._average_from_here()
         if self.average is not None:
             self.average.load(checkpoint.part("ema"))
+        if self.groups is not None:
+            self.groups.load(checkpoint.part("loss"))
         self.state, self.step = checkpoint.state, checkpoint.state.step
         if self.state.epoch_so_far is not None:
             self.progress.restore(self.state.epoch_so_far, self._ranks)
@@ -118,6 +124,7 @@ class LiveState:
             "model": self.detector.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer, self.detector),
             "ema": self.average.tensors() if self.average else {},
+            "loss": self.groups.tensors() if self.groups else {},
         }
         tensors = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
         writer.write(Checkpoint(tensors, self.state))

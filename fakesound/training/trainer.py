@@ -42,6 +42,7 @@ from fakesound.training.ranks import Ranks
 from fakesound.training.reports import EpochRecord, Quiet, Reports
 from fakesound.training.request import TrainingRequest, training_place
 from fakesound.training.resume import LiveState
+from fakesound.training.samples import Sample, samples_of
 from fakesound.training.schedule import lr_at
 from fakesound.training.step import Stepper
 from fakesound.training.upload import CheckpointWriter
@@ -122,6 +123,7 @@ class _Training:
         self.augmentation = Augmentation(
             config=self.config.augment,
             scale=front_end.scale,
+            silence=front_end.silence,
             mean_M=mean_M,
             std_M=std_M,
             seed=self.config.seed,
@@ -130,7 +132,14 @@ class _Training:
         self.detector = build_detector(request.model, front_end.num_mels)
         self.detector.set_normalisation(torch.from_numpy(mean_M), torch.from_numpy(std_M))
         self.detector.to(self.device)
-        self.live = LiveState(self.detector, self.config, request.key(), ranks=ranks, device=self.device)
+        self.live = LiveState(
+            self.detector,
+            self.config,
+            request.key(),
+            ranks=ranks,
+            device=self.device,
+            num_groups=self.train_clips.num_groups,
+        )
         self.loop = self._loop()
 
     def run(self) -> bool:
@@ -139,9 +148,11 @@ class _Training:
         try:
             # A state without a score is that of an epoch that was not validated, be all its steps done.
             while self.live.state.step < self.extent.total or self.live.state.score is None:
-                record = self._run_epoch()
+                record, samples = self._run_epoch()
                 if self.ranks.is_first:
                     self.reports.on_epoch(record)
+                if samples:
+                    self.reports.on_samples(record.epoch, samples)
         except AskedToStopError:
             return False
         if self.ranks.is_first:
@@ -164,6 +175,7 @@ class _Training:
             device=self.device,
             clips=self.train_clips,
             augmentation=self.augmentation,
+            groups=self.live.groups,
         )
         return EpochLoop(
             config=self.config,
@@ -216,14 +228,14 @@ class _Training:
                 f"keep {start.position_variance_kept:.0%} of their variance"
             )
 
-    def _run_epoch(self) -> EpochRecord:
-        """Train for the rest of the epoch, validate, write a checkpoint."""
+    def _run_epoch(self) -> tuple[EpochRecord, list[Sample]]:
+        """Train for the rest of the epoch, validate, write a checkpoint; clips to look at, if it is time."""
         self.loop.run()
         live, progress = self.live, self.live.progress
         means = mean_of_steps(progress.sums, progress.steps, self.ranks)
         started_s = time.monotonic()
-        validation = self._validate()
-        score = validation_score(validation, means.loss)
+        validation, samples = self._validate()
+        score = validation_score(validation, means.loss, self.config.loss.alpha)
         best_score = live.state.best_score
         record = EpochRecord(
             epoch=live.state.epoch + 1,
@@ -239,11 +251,12 @@ class _Training:
         live.save_epoch(self.writer, record)
         if self.ranks.is_first:
             say(_summary(record, self.config.epochs))
-        return record
+        return record, samples
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> tuple[dict[str, float], list[Sample]]:
         self.ranks.share_buffers(self.detector)
         metrics, average = {}, self.live.average
+        samples: list[Sample] = []
         for name, bank in self.validation_clips.items():
             with average.in_place_of_weights() if average else nullcontext():
                 scores = score_partition(
@@ -260,7 +273,15 @@ class _Training:
                 raise DivergedError(f"scores of {name} clips are not finite; {LOWER_IT}")
             figures = partition_metrics(bank, scores)
             metrics |= {f"{name}/{figure}": value for figure, value in figures.items()}
-        return metrics
+            if self._shows_samples:
+                samples += samples_of(bank, scores)
+        return metrics, samples
+
+    @property
+    def _shows_samples(self) -> bool:
+        every, epoch = self.config.samples_every_epochs, self.live.state.epoch + 1
+        is_time = every is not None and (epoch % every == 0 or epoch == self.config.epochs)
+        return is_time and self.ranks.is_first
 
     def _finish(self) -> None:
         """Write the best detector as a bundle and declare the place whole."""

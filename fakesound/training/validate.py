@@ -89,17 +89,21 @@ def partition_metrics(bank: ClipBank, scores: Scores) -> dict[str, float]:
     return found
 
 
-def validation_score(metrics: dict[str, float], train_loss: float) -> float:
+def validation_score(metrics: dict[str, float], train_loss: float, alpha: float) -> float:
     """What the best checkpoint is best at: the mean of clip AUC and frame AUC over both partitions.
 
     AUC, because it needs no threshold, does not move with prevalence and is steady with few clips; both heads
     and both partitions alike, because clips of unseen families are what the detector is for and clips of seen
-    ones steady the choice. Figures that could not be computed are left out; with none at all (a corpus too
-    small to validate on) the score is minus the training loss.
+    ones steady the choice. A head that is not trained (alpha 0 or 1) is left out, and so are figures that
+    could not be computed; with none at all (a corpus too small to validate on) the score is minus the
+    training loss.
 
     Args:
         metrics: `partition/figure` -> value.
         train_loss: mean of the epoch.
+        alpha: see `LossConfig`.
     """
-    parts = [value for name, value in metrics.items() if name.split("/")[1] in SCORE_PARTS]
+    untrained = {0.0: "clip_auc", 1.0: "frame_auc"}.get(alpha)
+    scored = {part for part in SCORE_PARTS if part != untrained}
+    parts = [value for name, value in metrics.items() if name.split("/")[1] in scored]
     return float(np.mean(parts)) if parts else -train_loss

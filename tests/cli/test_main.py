@@ -114,6 +114,8 @@ def test_what_cannot_be_judged_is_code_2_and_a_message(arguments, complaint, rec
         ["features", "--corpus", "nowhere", "--out", "p"],
         ["sweep", "--features", "nowhere"],
         ["train", "--features", "nowhere"],
+        ["train"],
+        ["train", "--resume", "0123", "--role", "baseline"],
         [
             "evaluate",
             "--features",

@@ -22,7 +22,7 @@ CONFIG = EvaluationConfig(bootstrap_draws=200)
 
 def run(predictions, **extra):
     points = {name: choose_operating_point(table) for name, table in predictions.items()}
-    return evaluate(predictions, points, CONFIG, patch_frames=20, **extra)
+    return evaluate(predictions, points, CONFIG, step_frames=20, **extra)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def test_values_are_those_of_the_metrics(predictions, result):
             references = result.references[split]
             assert references["all_fake"].metrics[f"frame_f1_{name}"].value == pytest.approx(float(floor))
             assert references["all_real"].metrics[f"frame_f1_{name}"].value == 0
-            oracle = segments.oracle_at_patch(frames, 20, cell)[0]
-            assert references["oracle_patch"].metrics[f"frame_f1_{name}"].value == pytest.approx(oracle)
+            oracle = segments.oracle_at_step(frames, 20, cell)[0]
+            assert references["oracle_step"].metrics[f"frame_f1_{name}"].value == pytest.approx(oracle)
 
 
 def test_every_figure_lies_in_its_interval(result):
@@ -113,7 +113,7 @@ def test_order_of_rows_changes_nothing(predictions, result):
 def test_json_returns_the_same_result_and_csv_is_tidy(result):
     assert EvaluationResult.model_validate_json(result.to_json()) == result
     rows = list(csv.DictReader(io.StringIO(result.to_csv())))
-    assert {row["model"] for row in rows} == {"vim", "fcn_resnet", "all_real", "all_fake", "oracle_patch"}
+    assert {row["model"] for row in rows} == {"vim", "fcn_resnet", "all_real", "all_fake", "oracle_step"}
     keys = [(row["model"], row["split"], row["part"], row["metric"]) for row in rows]
     assert len(keys) == len(set(keys))
     found = next(
@@ -134,10 +134,10 @@ def test_models_must_be_scored_on_the_same_clips(predictions):
             {"vim": predictions["vim"], "fcn_resnet": table.slice(1)},
             dict.fromkeys(("vim", "fcn_resnet"), OperatingPoint(clip=0.5, frame=0.5)),
             CONFIG,
-            patch_frames=20,
+            step_frames=20,
         )
     with pytest.raises(UserError, match="no predictions"):
-        evaluate({}, {}, CONFIG, patch_frames=20)
+        evaluate({}, {}, CONFIG, step_frames=20)
     with pytest.raises(IntegrityError):
         read_view(pa.table({"clip_id": ["a"]}), "hard")
     with pytest.raises(UserError, match="no clip of"):
@@ -147,7 +147,7 @@ def test_models_must_be_scored_on_the_same_clips(predictions):
 def test_a_view_of_genuine_clips_alone_has_no_value_where_none_exists(predictions):
     rows = [r for r in predictions["vim"].to_pylist() if r["split"] == "hard" and not r["label"]]
     table = pa.Table.from_pylist(rows, schema=PREDICTIONS)
-    group = evaluate({"vim": table}, {"vim": OperatingPoint(clip=0.5, frame=0.5)}, CONFIG, patch_frames=20)
+    group = evaluate({"vim": table}, {"vim": OperatingPoint(clip=0.5, frame=0.5)}, CONFIG, step_frames=20)
     metrics = group.models["vim"].splits["hard"].metrics
     assert metrics["clip_auc"].value is None and metrics["frame_f1_20ms"].value is None
     assert metrics["clip_accuracy"].value == np.mean([r["score"] < 0.5 for r in rows])

@@ -58,7 +58,7 @@ def page(predictions):
         predictions,
         points,
         EvaluationConfig(bootstrap_draws=100),
-        patch_frames=16,
+        step_frames=16,
         trivial=[
             TrivialRow(view="zeroshot", part="all", level="clip", fit="train", auc=0.71, low=0.6, high=0.8)
         ],

@@ -148,10 +148,10 @@ def oracle_by_exhaustion(labels, patch, cell):
     st.sampled_from([(4, 1), (4, 2), (3, 1), (3, 6), (4, 4), (5, 10)]),
 )
 @settings(max_examples=60, deadline=None)
-def test_oracle_at_patch_is_the_ceiling_where_patches_and_cells_nest(labels, lengths):
+def test_oracle_at_step_is_the_ceiling_where_patches_and_cells_nest(labels, lengths):
     patch, cell = lengths
     frames = Cells.of_clips([labels], [np.zeros(len(labels))])
-    value, called = segments.oracle_at_patch(frames, patch, cell)
+    value, called = segments.oracle_at_step(frames, patch, cell)
     assert value == pytest.approx(oracle_by_exhaustion(labels, patch, cell), abs=1e-12)
     counts = segments.counts_by_clip(frames.pooled(cell), called)
     assert segments.f1_of_counts(counts)[0] == pytest.approx(value)
@@ -160,14 +160,14 @@ def test_oracle_at_patch_is_the_ceiling_where_patches_and_cells_nest(labels, len
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=20).filter(any))
 @settings(max_examples=30, deadline=None)
 def test_oracle_elsewhere_is_reachable(labels):
-    value, _ = segments.oracle_at_patch(Cells.of_clips([labels], [np.zeros(len(labels))]), 3, 2)
+    value, _ = segments.oracle_at_step(Cells.of_clips([labels], [np.zeros(len(labels))]), 3, 2)
     assert 0 < value <= oracle_by_exhaustion(labels, 3, 2) + 1e-12
 
 
 def test_oracle_with_short_patches_is_perfect():
     frames = Cells.of_clips([[0, 1, 0, 0, 1, 1], [0, 0, 1]], [np.zeros(6), np.zeros(3)])
-    assert segments.oracle_at_patch(frames, 1, 1)[0] == 1.0
-    assert segments.oracle_at_patch(frames, 20, 1)[0] == pytest.approx(2 * 4 / (9 + 4))
+    assert segments.oracle_at_step(frames, 1, 1)[0] == 1.0
+    assert segments.oracle_at_step(frames, 20, 1)[0] == pytest.approx(2 * 4 / (9 + 4))
 
 
 def test_undefined_input_is_named():
@@ -175,7 +175,7 @@ def test_undefined_input_is_named():
     for undefined in (
         lambda: segments.f1(genuine, 0.5),
         lambda: segments.best_f1_threshold(genuine),
-        lambda: segments.oracle_at_patch(genuine, 1, 1),
+        lambda: segments.oracle_at_step(genuine, 1, 1),
         lambda: Cells.of_clips([], []),
         lambda: Cells.of_clips([[1]], [[0.1, 0.2]]),
         lambda: genuine.select(np.array([False])),

@@ -176,6 +176,12 @@ def test_counting_needs_no_scan_backend(monkeypatch):
     assert count_flops(config, MELS) == want
 
 
+def test_a_model_that_takes_no_ten_seconds_has_no_count_of_operations():
+    config = VisionMambaConfig(embed_dim=16, depth=1, max_frames=500)
+    with pytest.raises(UserError, match=r"no more than 500 frames: set max_frames to 1000"):
+        count_flops(config, MELS)
+
+
 def test_every_kind_has_a_preset_and_vim_its_sizes():
     wanted = {f"vim {size}" for size in ("micro", "tiny", "small", "base")}
     wanted |= {f"fcn_resnet {size}" for size in ("micro", "18", "50")} | {"deeplab_mobilenet", "lcnn"}

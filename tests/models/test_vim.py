@@ -1,5 +1,8 @@
 """ViM's block: against two explicit passes, as it is initialised, and as torch's compilers see it."""
 
+import subprocess
+import sys
+
 import torch
 
 from fakesound.models.build import build_detector
@@ -53,6 +56,11 @@ def gradients(detector, outputs):
     return torch.autograd.grad(loss, list(detector.parameters()), allow_unused=True)
 
 
+def test_a_backend_for_another_device_does_not_hinder_building(monkeypatch):
+    monkeypatch.setenv("FAKESOUND_SCAN_BACKEND", "cuda")
+    assert small_detector_and_batch()[0] is not None
+
+
 def test_torch_compile_sees_one_graph_forwards_and_backwards():
     detector, features, mask = small_detector_and_batch()
     compiled = torch.compile(detector, backend="aot_eager", fullgraph=True)
@@ -66,6 +74,28 @@ def test_torch_export_takes_the_whole_detector():
     detector, features, mask = small_detector_and_batch()
     exported = torch.export.export(detector.eval(), (features, mask)).module()
     torch.testing.assert_close(exported(features, mask)[1], detector(features, mask).frame_logits_BF)
+
+
+def test_torch_export_leaves_numbers_of_clips_and_frames_open():
+    detector, features, mask = small_detector_and_batch()
+    auto = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    exported = torch.export.export(detector.eval(), (features, mask), dynamic_shapes=(auto, auto)).module()
+    more, all_valid = torch.randn(3, 70, 20), torch.ones(3, 70, dtype=torch.bool)
+    torch.testing.assert_close(exported(more, all_valid)[1], detector(more, all_valid).frame_logits_BF)
+
+
+def test_a_detector_is_exported_before_it_has_scanned_anything():
+    script = (
+        "import torch\n"
+        "from fakesound.models.build import build_detector\n"
+        "from fakesound.models.config import VisionMambaConfig\n"
+        "detector = build_detector(VisionMambaConfig(embed_dim=16, depth=1, d_state=4), 20).eval()\n"
+        "batch = (torch.zeros(2, 40, 20), torch.ones(2, 40, dtype=torch.bool))\n"
+        "print(len(torch.export.export(detector, batch).graph.nodes) > 10)\n"
+    )
+    # In a process of its own: numba, once loaded, would not be loaded while torch traces.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def test_autocast_leaves_the_scan_in_single_precision():

@@ -222,7 +222,7 @@ except Exception as error:
 
 @pytest.fixture
 def launch_worker(tmp_path, monkeypatch):
-    """`launch_worker(body, **launch)`: a worker of that body on this machine; `.starts()` tells its starts."""
+    """`launch_worker(body, **launch)`: that worker, launched here; `.starts()` tells its starts."""
 
     def launch(body, **launch):
         indented = "\n".join(f"    {line}" for line in body.splitlines())

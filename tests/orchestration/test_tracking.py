@@ -11,8 +11,10 @@ from fakesound.orchestration.tracking import Tracking, flatten, has_tracking, op
 
 
 @pytest.fixture(autouse=True)
-def no_server(monkeypatch):
+def no_server(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no cluster"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 from fakesound.core.store import Store
@@ -17,6 +19,7 @@ from fakesound.orchestration.worker import REQUEST_NAME
 from fakesound.training.config import TrainingConfig
 from fakesound.training.reports import EpochRecord, StepRecord
 from fakesound.training.request import TrainingRequest, training_place
+from fakesound.training.samples import Sample
 
 FIGURES = {"loss": 0.5, "clip_loss": 0.4, "frame_loss": 0.6, "gradient_norm": 2.0, "learning_rate": 1e-3}
 
@@ -44,6 +47,37 @@ def test_steps_and_epochs_are_tracked_by_their_own_numbers(tmp_path, monkeypatch
     assert found["step/loss"] == [(2, 0.5), (4, 0.5)]
     assert found["step/clips_per_s"] == [(2, 10.0), (4, 10.0)]
     assert (found["loss"], found["score"]) == ([(1, 0.5)], [(1, 0.7)])
+
+
+def test_samples_are_a_picture_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = Tracking(Store(str(tmp_path)))
+    run = tracking.start("train", "training")
+    sample = Sample(
+        clip_id="a",
+        family="noise_vocoder",
+        clip_probability=0.4,
+        features_FM=np.zeros((50, 20), np.float16),
+        frame_labels_F=np.arange(50) > 30,
+        frame_probabilities_F=np.linspace(0, 1, 50),
+        hop_s=0.01,
+    )
+    TrackingReports(tracking, run).on_samples(5, [sample, sample])
+    (found,) = tracking.client.list_artifacts(run, "samples")
+    assert found.path == "samples/epoch-0005.png"
+    assert found.file_size > 1000
+
+
+def test_the_machine_is_tracked_while_a_training_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    tracking = Tracking(Store(str(tmp_path)))
+    run = tracking.start("train", "training")
+    with tracking.system_metrics(run):
+        time.sleep(0.5)
+    metrics = tracking.client.get_run(run).data.metrics
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+    assert "system/cpu_utilization_percentage" in metrics
 
 
 @pytest.mark.slow

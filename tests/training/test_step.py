@@ -53,7 +53,7 @@ def gradient(detector, bank, **options):
     )
     plan = plan_epoch(bank.num_frames, bank.row_groups, batch_clips=7, seed=0, epoch=0)[0]
     torch.manual_seed(1)
-    values, _ = stepper.take(0, plan, 0)
+    values = stepper.take(0, stepper.make_batches(plan, 0))
     return found, values
 
 
@@ -70,13 +70,14 @@ def test_the_gradient_of_the_pieces_is_that_of_the_whole_batch(bank, pieces):
 
 @given(st.integers(1, 20), st.integers(1, 30))
 def test_a_step_is_cut_into_pieces_that_are_not_empty(clips, pieces):
-    plan = StepPlan(np.arange(clips), np.arange(clips) % 2 == 0, 50, 900, 3)
+    own = np.arange(clips)
+    plan = StepPlan(own, own % 3, own[::-1], own % 2 == 0, num_clips=50, num_frames=900, window=3)
     parts = list(cut(plan, pieces))
     assert len(parts) == min(clips, pieces)
     assert max(len(part.clips) for part in parts) - min(len(part.clips) for part in parts) <= 1
-    assert np.concatenate([part.clips for part in parts]).tolist() == plan.clips.tolist()
-    assert np.concatenate([part.is_padding for part in parts]).tolist() == plan.is_padding.tolist()
-    assert all(part[2:] == plan[2:] for part in parts)
+    for k, whole in enumerate(plan[:4]):
+        assert np.concatenate([part[k] for part in parts]).tolist() == whole.tolist()
+    assert all(part[4:] == plan[4:] for part in parts)
 
 
 def test_processes_that_accumulate_exchange_whole_gradients(tiny_model_without_chance, make_request):
@@ -127,22 +128,30 @@ def test_fewer_activations_are_kept(bank):
     assert held[1] < held[0] / 4
 
 
-def test_models_without_blocks_are_told_so():
-    config = TrainingConfig.parse({"activation_checkpointing": True})
+@pytest.mark.parametrize("option", ["activation_checkpointing", "compile"])
+def test_models_without_blocks_are_told_so(option):
     detector = build_detector(FCNResNetConfig(widths=(4,), depths=(1,), time_strides=(1,)), 20)
-    with pytest.raises(UserError, match="models over patches"):
-        prepare(detector, config, Ranks(), CPU)
+    with pytest.raises(UserError, match=f"training.{option} is for models over patches"):
+        prepare(detector, TrainingConfig.parse({option: True}), Ranks(), CPU)
+
+
+def test_blocks_are_not_both_compiled_and_recomputed():
+    with pytest.raises(UserError, match="choose one of"):
+        TrainingConfig.parse({"compile": True, "activation_checkpointing": True})
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_to_the_same_numbers(tiny_model_without_chance, make_request):
-    plain = make_request("plain", epochs=2)
-    compiled = make_request("compiled", epochs=2, compile=True)
+def test_compiled_blocks_train_to_the_same_numbers(make_request):
+    """Over clips of many lengths."""
+    model = VisionMambaConfig(embed_dim=16, depth=2, patch_mels=20, patch_frames=4, dropout=0.0)
+    plain, compiled = (
+        make_request(name, epochs=2, compile=name == "compiled").model_copy(update={"model": model})
+        for name in ("plain", "compiled")
+    )
     train(plain, Ranks())
     train(compiled, Ranks())
     one, two = last_checkpoint(plain), last_checkpoint(compiled)
     assert one.tensors.keys() == two.tensors.keys()
-    for name, tensor in one.part("model").items():
-        torch.testing.assert_close(two.part("model")[name], tensor, rtol=1e-4, atol=1e-5)
     for a, b in zip(one.state.records, two.state.records, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)

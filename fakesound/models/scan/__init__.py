@@ -11,6 +11,7 @@ import os
 import shutil
 import sysconfig
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,14 @@ from torch import Tensor
 from fakesound.core.errors import UserError
 from fakesound.models.scan.types import ScanInputs
 
-__all__ = ["BackendChoice", "ScanInputs", "causal_conv_silu", "choose_backend", "selective_scan"]
+__all__ = [
+    "BackendChoice",
+    "ScanInputs",
+    "causal_conv_silu",
+    "choose_backend",
+    "load_backend",
+    "selective_scan",
+]
 
 BACKEND_VARIABLE = "FAKESOUND_SCAN_BACKEND"
 
@@ -64,6 +72,14 @@ def causal_conv_silu(
     """
     with torch.autocast(x_BLD.device.type, enabled=False):
         return _backend(x_BLD.device.type, backend).causal_conv_silu(x_BLD, weight_SDK, bias_SD)
+
+
+def load_backend(device: torch.device | str) -> None:
+    """Import what scans on `device` will use. torch.export traces with functions of Python's math module
+    replaced, and numba cannot be imported then: who builds a model calls this before.
+    """
+    with suppress(UserError):  # one that was asked for may be for another device
+        _backend(torch.device(device).type, None)
 
 
 def choose_backend(device: torch.device | str, name: str | None = None) -> BackendChoice:

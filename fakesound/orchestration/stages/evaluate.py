@@ -27,6 +27,7 @@ from fakesound.evaluation.trivial import trivial_detectors
 from fakesound.features.reader import FeatureSet
 from fakesound.models.bundle import Bundle
 from fakesound.models.config import TokenNetworkConfig
+from fakesound.models.conv_network import ConvNetwork
 from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.detectors import read_detector
 from fakesound.orchestration.tracking import Tracking, git_commit
@@ -111,7 +112,7 @@ def _evaluate(place: Place, config: RunConfig, inputs: Mapping[str, Pointer]) ->
         predictions,
         points,
         config.evaluation,
-        patch_frames=_step_frames(bundles["detector"]),
+        step_frames=_step_frames(bundles["detector"]),
         trained_shares=None if "views" in roles else TRAIN_SHARE,  # an imported dataset's are its own
         trivial=trivial_detectors(corpus.open(), roles),
         facts=_facts(config, inputs, corpus),
@@ -158,7 +159,12 @@ def _predictions(
 
 
 def _step_frames(bundle: Bundle) -> int:
-    return bundle.config.step_frames if isinstance(bundle.config, TokenNetworkConfig) else 1
+    """From one decision of the frame head to the next."""
+    network, config = bundle.detector.network, bundle.config
+    if isinstance(config, TokenNetworkConfig):
+        return config.step_frames
+    assert isinstance(network, ConvNetwork)
+    return network.time_stride
 
 
 def _facts(config: RunConfig, inputs: Mapping[str, Pointer], corpus: Pointer) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fakesound.models.detector import count_parameters
 from fakesound.orchestration.config import RunConfig
 from fakesound.orchestration.detectors import copy_detector
 from fakesound.orchestration.epochs import SCORE, backfill, read_records
-from fakesound.orchestration.launch import LOCAL, get_launcher
+from fakesound.orchestration.launch import LOCAL, Launcher, get_launcher
 from fakesound.orchestration.launch_config import LaunchConfig
 from fakesound.orchestration.tracking import Tracking
 from fakesound.orchestration.training_app import TrainingJob
@@ -25,6 +25,12 @@ from fakesound.training.request import TrainingRequest, training_place
 
 DETECTOR, BASELINE = "detector", "baseline"
 NO_OVERRIDES = "[]"
+
+# What `resume` needs, on the run of a training.
+TRAINING_TAG = "fakesound.training"
+LAUNCHER_TAG = "fakesound.launcher"
+IMAGE_TAG = "fakesound.image"
+LAUNCH_TAG = "fakesound.launch"
 
 
 def train(
@@ -60,6 +66,7 @@ def train(
     run_config = RunConfig.load(config).with_overrides(_parse_overrides(overrides))
     engine = get_launcher(launcher, run_config.launch, opened, image)
     request = training_request(run_config, role, Pointer.read(features), opened, launcher)
+    launch = _launch(run_config, launcher)
     place = training_place(opened, request)
     tracking = Tracking(opened)
     child = tracking.start(
@@ -67,8 +74,51 @@ def train(
         "training",
         parent=run,
         params=request.model_dump(mode="json"),
-        tags={"fakesound.training": place.uri, "fakesound.role": role},
+        tags={
+            TRAINING_TAG: place.uri,
+            "fakesound.role": role,
+            LAUNCHER_TAG: launcher,
+            IMAGE_TAG: image,
+            LAUNCH_TAG: launch.model_dump_json(),
+        },
     )
+    pointer = _train_in_run(tracking, child, request, engine, _job(place, child, image, launch))
+    if training_out:
+        pointer.write(training_out)
+
+
+def resume(*, store: str, run: str, training_out: str | None) -> None:
+    """Take up a training that was stopped, lost or failed, by the run that tracks it, as it was launched.
+
+    Args:
+        store: URL.
+        run: id of the tracking run of a training; its epochs go on in it.
+        training_out: pointer file to write; None writes none.
+
+    Raises:
+        UserError: there is no such run, or it is not one of a training of this store.
+        TrainingFailedError: a rank failed.
+    """
+    opened = Store(store)
+    tracking = Tracking(opened)
+    tags = tracking.tags_of(run)
+    if TRAINING_TAG not in tags:
+        raise UserError(f"run {run} is not a training; MLflow lists those as train-detector, train-baseline")
+    place = Place(tags[TRAINING_TAG])
+    request = TrainingRequest.read(place.local_path(REQUEST_NAME))
+    launch = LaunchConfig.model_validate_json(tags[LAUNCH_TAG])
+    image = tags[IMAGE_TAG]
+    engine = get_launcher(tags[LAUNCHER_TAG], launch, opened, image)
+    tracking.reopen(run)
+    pointer = _train_in_run(tracking, run, request, engine, _job(place, run, image, launch))
+    if training_out:
+        pointer.write(training_out)
+
+
+def _train_in_run(
+    tracking: Tracking, run: str, request: TrainingRequest, engine: Launcher, job: TrainingJob
+) -> Pointer:
+    place = training_place(Store(request.store_url), request)
     try:
         if place.is_complete():
             say(f"{request.model.kind} is already trained: {place.uri}")
@@ -76,15 +126,14 @@ def train(
             say(f"training {request.model.kind} in {request.world_size} process(es)")
             with place.writing(REQUEST_NAME) as path:
                 request.write(path)
-            engine.run(_job(place, child, image, _launch(run_config, launcher)))
+            engine.run(job)
         pointer = place.pointer()
-        _track(tracking, child, pointer.open())
+        _track(tracking, run, pointer.open())
     except BaseException:
-        tracking.finish(child, succeeded=False)
+        tracking.finish(run, succeeded=False)
         raise
-    tracking.finish(child, succeeded=True)
-    if training_out:
-        pointer.write(training_out)
+    tracking.finish(run, succeeded=True)
+    return pointer
 
 
 def training_request(

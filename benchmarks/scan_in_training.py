@@ -1,6 +1,6 @@
 """Time and peak memory of one training step of ViM-tiny (24 layers, 192 wide) on each scan that runs here.
 
-    python benchmarks/training_step.py --json step.json [--batch 1] [--tokens 800] [--repeats 3]
+    python benchmarks/scan_in_training.py --json step.json [--batch 1] [--tokens 800] [--repeats 3]
 
 One step is forward, the gradients of both losses and AdamW, on clips of ten seconds. `selective_scan_ref` is
 the same model on mamba-ssm's reference scan (see scan.py) and torch's own depthwise conv1d, which is what
