@@ -100,27 +100,6 @@ class Cluster:
         self._objects = CustomObjectsApi(client)
         self._core = CoreV1Api(client)
 
-    @classmethod
-    def connect(cls, namespace: str) -> "Cluster":
-        """With the credentials of this pod, else those of the user's kubeconfig.
-
-        Raises:
-            UserError: there are neither.
-        """
-        from kubernetes import client, config
-
-        configuration = client.Configuration()
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException:
-            try:
-                config.load_kube_config(client_configuration=configuration)
-            except (config.ConfigException, OSError) as error:
-                raise UserError(
-                    f"no Kubernetes cluster: neither in a pod nor a kubeconfig ({error})"
-                ) from None
-        return cls(namespace, client.ApiClient(configuration))
-
     def submit(self, request: "AppDryRunInfo[KubernetesJob, Opts]") -> None:
         """Create the job of a dry run."""
         from torchx.schedulers.kubernetes_scheduler import create_scheduler
