@@ -53,7 +53,7 @@ run: $(VENV)/.runtime ## the whole road on this machine; AUDIO=folder for your o
 
 .PHONY: test
 test: lint ## linters, types, contracts and all tests but the slow ones
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -m "not slow and not gpu and not multihost"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## the tests that take minutes
@@ -62,6 +62,10 @@ test-slow: $(VENV)/.dev ## the tests that take minutes
 .PHONY: test-gpu
 test-gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
+
+.PHONY: test-multihost
+test-multihost: $(VENV)/.dev ## training on two hosts (network namespaces: root and the command ip)
+	$(BIN)/pytest -m multihost -rs
 
 .PHONY: lint
 lint: images-lint ## ruff, pyright, import contracts, hadolint

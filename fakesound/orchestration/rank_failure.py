@@ -16,6 +16,7 @@ from fakesound.core.config import Config
 from fakesound.core.errors import UserError
 
 MARK = "fakesound-rank-failure "
+ENDED_WITHIN_S = 30.0
 MAX_TRACE_CHARS = 8000  # container runtimes split lines of 16 KiB
 OF_A_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
@@ -80,9 +81,15 @@ class RankFailure(Config):
 
 
 def announce(error: BaseException) -> None:
-    """Say what this rank fails of; for its outermost `except`."""
-    sys.stdout.write(f"{RankFailure.of(error).to_line()}\n")
+    """Say what this rank fails of; for its outermost `except`.
+
+    After a user's mistake it waits to be ended by whoever reads that: a rank that ends itself is restarted.
+    """
+    failure = RankFailure.of(error)
+    sys.stdout.write(f"{failure.to_line()}\n")
     sys.stdout.flush()
+    if failure.kind == "user":
+        time.sleep(ENDED_WITHIN_S)
 
 
 def _is_of_a_peer(error: BaseException) -> bool:

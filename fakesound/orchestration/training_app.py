@@ -15,6 +15,11 @@ ROLE = "trainer"
 MAX_RESTARTS = 3  # by torchrun, of processes that died while their node lived on
 # A node's image takes minutes to come; until then the others knock at the first one's port.
 STORE_TIMEOUT_S = 300
+OF_SEVERAL_NODES = {
+    "POD_IP": "[FIELD_PATH]status.podIP",
+    # Shared, a node that joins later waits for an address that the first wrote for an earlier round alone.
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+}
 FIRST_PORT, NUM_PORTS = 20_000, 10_000  # below those that Linux hands out by itself
 
 
@@ -59,7 +64,7 @@ def training_app(job: TrainingJob, *, python: str) -> "AppDef":
             "PYTHONUNBUFFERED": "1",
             "LOGLEVEL": "ERROR",
             **launch.env,
-            **({} if launch.nodes == 1 else {"POD_IP": "[FIELD_PATH]status.podIP"}),
+            **({} if launch.nodes == 1 else OF_SEVERAL_NODES),
         },
         resource=Resource(
             cpu=launch.cluster.cpus or launch.processes * launch.threads_per_process,

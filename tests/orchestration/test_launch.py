@@ -222,7 +222,7 @@ except Exception as error:
 
 @pytest.fixture
 def launch_worker(tmp_path, monkeypatch):
-    """`launch_worker(body, **launch)`: a worker of that body, launched here; returns its starts."""
+    """`launch_worker(body, **launch)`: that worker, launched here; `.starts()` tells its starts."""
 
     def launch(body, **launch):
         indented = "\n".join(f"    {line}" for line in body.splitlines())
@@ -246,17 +246,14 @@ def test_a_failing_rank_is_shown_with_its_own_traceback_after_one_restart_did_no
     with pytest.raises(TrainingFailedError, match=r"(?s)made_up_worker\.py.*ValueError: of rank and file$"):
         launch_worker(body)
     assert "]:alive 1 0" in capfd.readouterr().out
-    assert launch_worker.starts() == ["0.0", "0.1", "1.0", "1.1"]
+    assert {"1.0", "1.1"} <= set(launch_worker.starts()) and "1.3" not in launch_worker.starts()
 
 
 @pytest.mark.slow
-def test_a_mistake_of_the_users_is_told_at_once(launch_worker):
+def test_a_mistake_of_the_users_is_told_at_once_and_never_retried(launch_worker):
     with pytest.raises(UserError, match=r"^mend me$"):
         launch_worker("raise UserError('mend me')", processes=1, max_resubmits=3)
-    assert set(launch_worker.starts()) <= {
-        "0.0",
-        "0.1",
-    }  # a restart may have begun
+    assert launch_worker.starts() == ["0.0"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesound.core.errors import IntegrityError, UserError
+from fakesound.orchestration import rank_failure
 from fakesound.orchestration.rank_failure import MAX_TRACE_CHARS, RankFailure, RankFailures, announce
 
 
@@ -44,6 +45,7 @@ def test_no_other_line_is_taken_for_one(line):
     ],
 )
 def test_kinds(error, kind, message, monkeypatch, capsys):
+    monkeypatch.setattr(rank_failure, "ENDED_WITHIN_S", 0.0)
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
     announce(raised(error))
