@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fakesound.core.errors import UserError
+from fakesound.orchestration import kube
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -107,19 +108,10 @@ class Cluster:
         Raises:
             UserError: there are neither.
         """
-        from kubernetes import client, config
+        from kubernetes.client import ApiClient
 
-        configuration = client.Configuration()
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException:
-            try:
-                config.load_kube_config(client_configuration=configuration)
-            except (config.ConfigException, OSError) as error:
-                raise UserError(
-                    f"no Kubernetes cluster: neither in a pod nor a kubeconfig ({error})"
-                ) from None
-        return cls(namespace, client.ApiClient(configuration))
+        kube.connect()
+        return cls(namespace, ApiClient())
 
     def submit(self, request: "AppDryRunInfo[KubernetesJob, Opts]") -> None:
         """Create the job of a dry run."""

@@ -3,12 +3,12 @@
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Store
+from fakesound.orchestration import kube
 from fakesound.orchestration.cluster import Cluster, ClusterUnreachableError, JobState, Pod
 from fakesound.orchestration.launch import JobLostError, exit_on_sigterm, until_done
 from fakesound.orchestration.launch_config import LaunchConfig
@@ -21,7 +21,6 @@ from fakesound.orchestration.vcjob import Owner, Surroundings, volcano_request
 
 # Set in the pods of pipeline steps by Kubeflow Pipelines.
 POD_NAME, POD_UID = "KFP_POD_NAME", "KFP_POD_UID"
-NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 POLL_S = 2.0
 MAX_UNANSWERED = 60  # polls: the API of a managed cluster may be away for a minute or two
@@ -135,7 +134,7 @@ class VolcanoLauncher:
 def surroundings(namespace: str, store: Store) -> Surroundings:
     """What a job in that namespace takes over from this process."""
     name, uid = os.environ.get(POD_NAME), os.environ.get(POD_UID)
-    here = NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else ""
+    here = kube.NAMESPACE_FILE.read_text().strip() if kube.NAMESPACE_FILE.exists() else ""
     uri = os.environ.get(TRACKING_URI_VARIABLE)
     return Surroundings(
         # An owner in another namespace counts as gone: the job would be deleted at once.

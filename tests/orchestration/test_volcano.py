@@ -240,7 +240,7 @@ def test_the_manifest_grants_what_the_launcher_asks_for_and_no_more():
 
 def test_a_job_takes_over_the_owner_and_the_tracking_server(monkeypatch, tmp_path):
     store = Store(str(tmp_path))
-    monkeypatch.setattr(volcano, "NAMESPACE_FILE", tmp_path / "namespace")
+    monkeypatch.setattr(volcano.kube, "NAMESPACE_FILE", tmp_path / "namespace")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert volcano.surroundings("fakesound", store) == Surroundings(store_folder=str(tmp_path))
     for name, value in (
