@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fakesound.core.errors import UserError
-from fakesound.orchestration import kube
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -100,18 +99,6 @@ class Cluster:
         self._client = client
         self._objects = CustomObjectsApi(client)
         self._core = CoreV1Api(client)
-
-    @classmethod
-    def connect(cls, namespace: str) -> "Cluster":
-        """With the credentials of this pod, else those of the user's kubeconfig.
-
-        Raises:
-            UserError: there are neither.
-        """
-        from kubernetes.client import ApiClient
-
-        kube.connect()
-        return cls(namespace, ApiClient())
 
     def submit(self, request: "AppDryRunInfo[KubernetesJob, Opts]") -> None:
         """Create the job of a dry run."""

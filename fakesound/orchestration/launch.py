@@ -10,6 +10,7 @@ from typing import NoReturn, Protocol
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Store
+from fakesound.orchestration.kube import check_cluster
 from fakesound.orchestration.launch_config import LaunchConfig
 from fakesound.orchestration.rank_failure import TrainingFailedError
 from fakesound.orchestration.training_app import TrainingJob
@@ -64,6 +65,7 @@ def check_launcher(name: str, launch: LaunchConfig, store: Store) -> None:
             raise UserError(f"launcher local has one node, not {launch.nodes}: launch.nodes=1, or volcano")
     elif name == VOLCANO:
         _check_store(launch.cluster.store_claim, store)
+        check_cluster("launcher=volcano")
     else:
         raise UserError(f"no launcher {name!r}; known: {LOCAL}, {VOLCANO}")
 

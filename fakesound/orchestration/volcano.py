@@ -8,8 +8,8 @@ from typing import TypeVar
 from fakesound.core.errors import UserError
 from fakesound.core.progress import say
 from fakesound.core.store import Store
-from fakesound.orchestration import kube
 from fakesound.orchestration.cluster import Cluster, ClusterUnreachableError, JobState, Pod
+from fakesound.orchestration.kube import connect
 from fakesound.orchestration.launch import JobLostError, exit_on_sigterm, until_done
 from fakesound.orchestration.launch_config import LaunchConfig
 from fakesound.orchestration.pod_logs import PodLogs
@@ -52,7 +52,10 @@ class VolcanoLauncher:
         Raises:
             UserError: there are none.
         """
-        return cls(Cluster.connect(namespace), surroundings(namespace, store))
+        from kubernetes.client import ApiClient
+
+        here = connect()
+        return cls(Cluster(namespace, ApiClient()), surroundings(namespace, here, store))
 
     def run(self, job: TrainingJob) -> None:
         """See `Launcher.run`."""
@@ -131,10 +134,9 @@ class VolcanoLauncher:
         raise AssertionError("a loop of at least one round")
 
 
-def surroundings(namespace: str, store: Store) -> Surroundings:
-    """What a job in that namespace takes over from this process."""
+def surroundings(namespace: str, here: str, store: Store) -> Surroundings:
+    """What a job in that namespace takes over from this process, which is in the namespace `here`."""
     name, uid = os.environ.get(POD_NAME), os.environ.get(POD_UID)
-    here = kube.NAMESPACE_FILE.read_text().strip() if kube.NAMESPACE_FILE.exists() else ""
     uri = os.environ.get(TRACKING_URI_VARIABLE)
     return Surroundings(
         # An owner in another namespace counts as gone: the job would be deleted at once.

@@ -115,7 +115,12 @@ def test_communication_is_configured_by_the_names_of_its_libraries():
     assert env.items() <= role.env.items()
 
 
-def test_launchers_are_refused_what_they_cannot_do(tmp_path):
+def test_launchers_are_refused_what_they_cannot_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(UserError, match="launcher=volcano needs a cluster"):
+        check_launcher("volcano", LaunchConfig(), Store("memory://bucket"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
     local, remote = Store(str(tmp_path)), Store("memory://bucket")
     claim = {"cluster": {"store_claim": "store"}}
     assert isinstance(get_launcher("local", LaunchConfig(), local, ""), LocalLauncher)

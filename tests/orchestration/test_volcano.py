@@ -240,16 +240,14 @@ def test_the_manifest_grants_what_the_launcher_asks_for_and_no_more():
 
 def test_a_job_takes_over_the_owner_and_the_tracking_server(monkeypatch, tmp_path):
     store = Store(str(tmp_path))
-    monkeypatch.setattr(volcano.kube, "NAMESPACE_FILE", tmp_path / "namespace")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert volcano.surroundings("fakesound", store) == Surroundings(store_folder=str(tmp_path))
+    assert volcano.surroundings("fakesound", "", store) == Surroundings(store_folder=str(tmp_path))
     for name, value in (
         ("KFP_POD_NAME", "step"),
         ("KFP_POD_UID", "1-2"),
         ("MLFLOW_TRACKING_URI", "http://m"),
     ):
         monkeypatch.setenv(name, value)
-    (tmp_path / "namespace").write_text("kubeflow\n")
-    assert volcano.surroundings("fakesound", store).owner is None
-    found = volcano.surroundings("kubeflow", Store("memory://bucket"))
+    assert volcano.surroundings("fakesound", "kubeflow", store).owner is None
+    found = volcano.surroundings("kubeflow", "kubeflow", Store("memory://bucket"))
     assert found == Surroundings(owner=Owner(name="step", uid="1-2"), env={"MLFLOW_TRACKING_URI": "http://m"})
