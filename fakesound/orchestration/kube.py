@@ -7,7 +7,7 @@ from fakesound.core.errors import UserError
 
 IN_CLUSTER_VARIABLE = "KUBERNETES_SERVICE_HOST"
 KUBECONFIG_VARIABLE = "KUBECONFIG"
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def check_cluster(asked_by: str) -> None:
@@ -44,7 +44,7 @@ def connect() -> str:
     try:
         if os.environ.get(IN_CLUSTER_VARIABLE):
             config.load_incluster_config()
-            return _NAMESPACE_FILE.read_text().strip()
+            return NAMESPACE_FILE.read_text().strip()
         config.load_kube_config()
         _, active = config.list_kube_config_contexts()
         return active["context"].get("namespace", "")

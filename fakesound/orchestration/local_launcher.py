@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fakesound.orchestration.launch import JobLostError, exit_on_sigterm, until_done
 from fakesound.orchestration.process import RUN_PID, show
@@ -16,7 +18,7 @@ from fakesound.orchestration.training_bar import training_bar
 
 if TYPE_CHECKING:
     from torchx.runner.api import Runner
-    from torchx.schedulers import SchedulerFactory
+    from torchx.schedulers import Scheduler, SchedulerFactory
     from torchx.specs import AppStatus
 
 POLL_S = 0.2
@@ -34,10 +36,9 @@ class LocalLauncher:
 
 def _attempt(job: TrainingJob) -> None:
     from torchx.runner.api import Runner
-    from torchx.schedulers.local_scheduler import create_scheduler
 
     logging.getLogger("torchx").setLevel(logging.ERROR)
-    factories = {"local_cwd": cast("SchedulerFactory", create_scheduler)}
+    factories = {"local_cwd": cast("SchedulerFactory", _create_scheduler)}
     app = training_app(job, python=sys.executable)
     with (
         training_bar(show) as take,
@@ -53,6 +54,20 @@ def _attempt(job: TrainingJob) -> None:
             raise
         if status is None or status.state.name != "SUCCEEDED":
             raise _unspoken_failure(status)
+
+
+def _create_scheduler(*arguments: Any, **options: Any) -> "Scheduler":
+    """torchx's own, which takes SIGTERM and Ctrl-C for itself: they are given back."""
+    from torchx.schedulers.local_scheduler import create_scheduler
+
+    if threading.current_thread() is not threading.main_thread():
+        return create_scheduler(*arguments, **options)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return create_scheduler(*arguments, **options)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _follow(runner: "Runner", handle: str, take: Callable[[str], None]) -> "AppStatus | None":

@@ -280,3 +280,9 @@ def test_a_torchrun_that_was_killed_is_launched_again_and_its_ranks_are_gone(lau
     assert launch_worker.starts() == ["0.0", "0.0"]
     assert "killed, or out of memory). Submitted again" in capfd.readouterr().out
     assert not Path("/proc", Path("pid-1").read_text()).exists()
+
+
+def test_the_process_keeps_its_own_signal_handlers():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    local_launcher._create_scheduler("a session").close()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

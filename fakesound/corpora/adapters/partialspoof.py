@@ -22,6 +22,7 @@ from fakesound.corpora.adapters.text import (
     Line,
     find_splits,
     forged_region,
+    is_file,
     parse_word,
     path_within,
     read_lines,
@@ -79,7 +80,7 @@ def _clip(line: Line, split: str, root: Path, segments: _Segments) -> ExternalCl
     if (system == "CON") != bool(label) or system not in ("CON", "-"):
         refuse(line.where, f"system {shown(system)} with the key {key}")
     vad = path_within(root, f"vad/{split}/{utterance}.vad", line.where)
-    regions = _exact_regions(vad) if vad.is_file() else segments.regions(utterance)
+    regions = _exact_regions(vad) if is_file(vad) else segments.regions(utterance)
     if label and regions is None:
         refuse(
             line.where,

@@ -189,6 +189,15 @@ def test_what_is_not_understood_is_named_with_its_line(
         read(form, folder)
 
 
+def test_an_utterance_whose_name_no_file_can_have_is_refused_as_one_without_labels(tmp_path):
+    folder = tmp_path / "partialspoof"
+    shutil.copytree(FIXTURES / "partialspoof", folder)
+    path = next(folder.rglob("PartialSpoof.LA.cm.eval.trl.txt"))
+    path.write_text(path.read_text().replace("CON_E_0000001", "9" * 300))
+    with pytest.raises(UserError, match=r"no vad/eval/9+\.vad"):
+        read("partialspoof", folder)
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=ONE_FOLDER)
 @given(data=st.data())
 def test_garbage_raises_nothing_but_user_errors(data: st.DataObject, tmp_path: Path) -> None:
