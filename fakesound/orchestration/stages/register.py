@@ -68,7 +68,9 @@ def register(*, store: str, features: str, training: str, evaluation: str, run: 
 
 
 def validation_score(predictions: pa.Table) -> float:
-    """Mean of clip AUC and frame AUC over the validation views: what training picks its best epoch by."""
+    """Mean of clip AUC and frame AUC over the validation views: a champion judges clips and frames, whichever
+    of them its training chose the best epoch by.
+    """
     parts = []
     for split in splits_of(predictions):
         view = read_view(predictions, split)
