@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import resource
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -30,8 +29,10 @@ from fakesound.features.extract import extract_features
 from fakesound.features.reader import FeatureSet
 from fakesound.models.config import ModelConfig
 from fakesound.orchestration.epochs import read_records
-from fakesound.orchestration.launch import LocalLauncher, TrainingJob
+from fakesound.orchestration.launch_config import LaunchConfig
+from fakesound.orchestration.local_launcher import LocalLauncher
 from fakesound.orchestration.tracking import Tracking
+from fakesound.orchestration.training_app import TrainingJob
 from fakesound.orchestration.worker import REQUEST_NAME
 from fakesound.training.augment import Augmentation
 from fakesound.training.config import TrainingConfig
@@ -62,9 +63,7 @@ def measure_training(features: Pointer, kind: str, processes: int, epochs: int) 
             TrainingJob(
                 name=f"train-{kind.replace('_', '-')}",
                 arguments=(place.uri, run),
-                processes=processes,
-                threads_per_process=1,
-                python=sys.executable,
+                launch=LaunchConfig(processes=processes, threads_per_process=1),
                 image="",
             )
         )
