@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fakesound.core.regions import regions_from_frames
 from fakesound.evaluation.page_plots import PAGE_COLOUR, page_style, to_svg
 from fakesound.evaluation.result import OperatingPoint
+from fakesound.evaluation.spectrogram import FORGED_COLOUR, draw_spectrogram
 from fakesound.evaluation.views import View
 from fakesound.metrics import clip, segments
 from fakesound.metrics.errors import MetricError
@@ -26,7 +27,6 @@ Draw = Callable[[Axes, View], tuple[NDArray, NDArray]]
 """Adds guides to the axes of a view, and returns x and y of its line."""
 
 MODEL_COLOURS = ("#3f88c5", "#e07a34", "#5aa469", "#a267ac")
-TRUTH_COLOUR = "#d1495b"
 LENGTH_EDGES_S = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 
 _CURVE_POINTS = 300
@@ -116,23 +116,13 @@ def longest_regions_s(view: View) -> NDArray[np.float64]:
 def gallery_plot(shown: GalleryClip, points: Mapping[str, OperatingPoint]) -> str:
     """Spectrogram, true and predicted regions, and each model's frame probability."""
     duration_s = len(shown.frame_labels) * shown.hop_s
-    tracks = {"truth": (shown.frame_labels, TRUTH_COLOUR)}
+    tracks = {"truth": (shown.frame_labels, FORGED_COLOUR)}
     for (model, scores), colour in zip(shown.frame_scores.items(), MODEL_COLOURS, strict=False):
         tracks[model] = (scores >= points[model].frame, colour)
     with page_style():
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         image, strip, curve = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1.2, 1.6])
-        low, high = np.percentile(shown.features_FM, [5, 99.8])
-        image.imshow(
-            shown.features_FM.astype(np.float32).T,
-            origin="lower",
-            aspect="auto",
-            extent=(0, duration_s, 0, shown.features_FM.shape[1]),
-            cmap="magma",
-            vmin=low,
-            vmax=max(high, low + 1e-6),
-        )
-        image.set_ylabel("mel band")
+        draw_spectrogram(image, shown.features_FM, duration_s)
         for row, (frames, colour) in enumerate(tracks.values()):
             regions = regions_from_frames(frames.astype(np.uint8), shown.hop_s)
             spans = [(region.onset_s, region.duration_s) for region in regions]

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fakesound.core.regions import regions_from_frames
+from fakesound.evaluation.spectrogram import FORGED_COLOUR, draw_spectrogram
 
-TRUTH_COLOUR = "#d1495b"
 SCORE_COLOUR = "#00798c"
 _COLUMNS = 2
 _CELL_INCHES = (6.0, 2.6)
@@ -58,23 +58,13 @@ def plot_samples(clips: Sequence[SampleClip], path: str | Path) -> None:
 
 
 def _draw_clip(image: Axes, curve: Axes, clip: SampleClip) -> None:
-    num_frames, num_mels = clip.features_FM.shape
+    num_frames = len(clip.features_FM)
     duration_s = num_frames * clip.hop_s
-    low, high = np.percentile(clip.features_FM, [5, 99.8])
-    image.imshow(
-        clip.features_FM.astype(np.float32).T,
-        origin="lower",
-        aspect="auto",
-        extent=(0, duration_s, 0, num_mels),
-        cmap="magma",
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-    )
+    draw_spectrogram(image, clip.features_FM, duration_s)
     image.set_title(clip.title, fontsize=9, parse_math=False)
-    image.set_ylabel("mel band")
     for region in regions_from_frames(clip.frame_labels_F.astype(np.uint8), clip.hop_s):
         image.axvspan(region.onset_s, region.offset_s, edgecolor="white", facecolor="none", linewidth=1.2)
-        curve.axvspan(region.onset_s, region.offset_s, color=TRUTH_COLOUR, alpha=0.3, linewidth=0)
+        curve.axvspan(region.onset_s, region.offset_s, color=FORGED_COLOUR, alpha=0.3, linewidth=0)
     times_s = (np.arange(num_frames) + 0.5) * clip.hop_s
     curve.plot(times_s, clip.frame_probabilities_F, color=SCORE_COLOUR, linewidth=1)
     curve.set(ylim=(-0.03, 1.03), xlim=(0, duration_s), xlabel="time, s", ylabel="P(forged)")

@@ -8,7 +8,6 @@ import numpy as np
 from fakesound.evaluation.detect import Detection
 
 _PLOT_POINTS = 2000
-_FORGED = "#d1495b"
 _SCORE = "#00798c"
 
 
@@ -68,22 +67,13 @@ def plot_detection(detection: Detection, path: str | Path, form: str = "png") ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from fakesound.evaluation.spectrogram import FORGED_COLOUR, draw_spectrogram
+
     figure = Figure(figsize=(10, 5), layout="constrained")
     FigureCanvasAgg(figure)
     image, curve = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     span_s = len(detection.overview_CM) * detection.overview_hop_s
-    low, high = np.percentile(detection.overview_CM, [5, 99.8])
-    image.imshow(
-        detection.overview_CM.T,
-        origin="lower",
-        aspect="auto",
-        extent=(0, span_s, 0, detection.overview_CM.shape[1]),
-        cmap="magma",
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        interpolation="nearest",
-    )
-    image.set_ylabel("mel band")
+    draw_spectrogram(image, detection.overview_CM, span_s, interpolation="nearest")
     image.set_title(_verdict(detection))
     times_s, scores = _thinned(detection)
     curve.plot(times_s, scores, color=_SCORE, linewidth=1)
@@ -92,7 +82,7 @@ def plot_detection(detection: Detection, path: str | Path, form: str = "png") ->
     )
     for region in detection.regions:
         image.axvspan(region.onset_s, region.offset_s, edgecolor="white", facecolor="none", linewidth=1.2)
-        curve.axvspan(region.onset_s, region.offset_s, color=_FORGED, alpha=0.3, linewidth=0)
+        curve.axvspan(region.onset_s, region.offset_s, color=FORGED_COLOUR, alpha=0.3, linewidth=0)
     curve.set(ylim=(0, 1.02), xlim=(0, detection.duration_s), xlabel="time, s", ylabel="P(forged)")
     curve.legend(loc="upper right", frameon=False)
     figure.savefig(str(path), dpi=120, format=form)

@@ -1,7 +1,7 @@
 import re
-from html.parser import HTMLParser
 
 import pytest
+from html_page import Page
 from sweeps import changed
 
 from fakesound.core.store import Store
@@ -10,29 +10,7 @@ from fakesound.orchestration.sweep import TrialRecord, best_of, read_trials
 from fakesound.orchestration.sweep_report import importances, render_sweep
 
 HOSTILE = "<script>alert(1)</script>"
-
-
-class Page(HTMLParser):
-    """Collects tags and checks that they nest."""
-
-    VOID = frozenset({"meta", "path", "use"})
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
+VOID = {"meta", "path", "use"}
 
 
 def made_up(number, *, value=None, state="complete", experiment=None):
@@ -61,7 +39,7 @@ def test_the_page_is_whole_and_asks_the_network_for_nothing(records):
     experiment = load_experiment()
     best = best_of(experiment, records)
     text = render_sweep(experiment, records, best)
-    page = Page(text)
+    page = Page(text, VOID)
     assert page.open == []
     assert HOSTILE not in text
     assert "&lt;script&gt;" in text
